@@ -61,7 +61,7 @@ class TimeGrid:
     @classmethod
     def uniform(cls, steps: int, start: float = 1.0, end: float = 0.0) -> TimeGrid:
         """`steps` equal steps from `start` to `end`."""
-        return cls(tuple(start + (end - start) * i / steps for i in range(steps)) + (end,))
+        return cls((*(start + (end - start) * i / steps for i in range(steps)), end))
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -45,9 +46,7 @@ class Solver(ABC, Generic[State]):
         return self
 
 
-def walk(
-    solver: Solver[State], field: Field, x: Tensor, grid: TimeGrid, state: State | None = None
-) -> Iterator[Step[State]]:
+def walk(solver: Solver[State], field: Field, x: Tensor, grid: TimeGrid, state: State | None = None) -> Iterator[Step[State]]:
     """Yield (x, state) after every step of `grid`, starting from `x` at its first knot."""
     for t0, t1 in grid.intervals():
 
@@ -58,11 +57,6 @@ def walk(
         yield Step(x, state)
 
 
-def integrate(
-    solver: Solver[State], field: Field, x: Tensor, grid: TimeGrid, state: State | None = None
-) -> Step[State]:
+def integrate(solver: Solver[State], field: Field, x: Tensor, grid: TimeGrid, state: State | None = None) -> Step[State]:
     """Walk `field` over the whole `grid` from `x`; `state` may carry on from an earlier walk. Returns the last (x, state)."""
-    end: Step[State] = Step(x, state)
-    for end in walk(solver, field, x, grid, state):
-        pass
-    return end
+    return deque(walk(solver, field, x, grid, state), maxlen=1).pop()

@@ -1,0 +1,89 @@
+"""Typed options with ranges, for anything that is a frozen dataclass: solvers, editors, case sets, metrics.
+
+A field made by `option` carries its help and its range; `check` (called from `__post_init__`) holds the values to them,
+and `parse` turns a user's text into values. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+class OptionError(ValueError):
+    """An option that does not exist or whose value is out of its range; the message is one sentence for the user."""
+
+
+def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()) -> Any:
+    """A dataclass field with a documented meaning, an inclusive range or a set of choices."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)})
+
+
+def check(thing: Any) -> None:
+    """Raise OptionError if a value of the dataclass instance `thing` is not finite, out of its range or not a choice."""
+    for field in dataclasses.fields(thing):
+        value, name = getattr(thing, field.name), f"{type(thing).__name__}.{field.name}"
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        choices = field.metadata.get("choices", ())
+        if choices and value not in choices:
+            raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not math.isfinite(value):
+            raise OptionError(f"{name} must be a finite number, got {value}")
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise OptionError(f"{name} must be {_range_text(low, high)}, got {value}")
+
+
+def _range_text(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"from {low:g} to {high:g}"
+    return f"at least {low:g}" if low is not None else f"at most {high:g}"
+
+
+def describe(kind: type) -> list[tuple[str, str, str, str]]:
+    """(name, default, range or choices, help) of every option of a dataclass `kind`, for `fe list`."""
+    rows = []
+    for field in dataclasses.fields(kind):
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        choices = field.metadata.get("choices", ())
+        bounds = " | ".join(choices) or (_range_text(low, high) if low is not None or high is not None else "")
+        rows.append((field.name, str(field.default), bounds, str(field.metadata.get("help", ""))))
+    return rows
+
+
+def parse(kind: type, values: Mapping[str, str]) -> dict[str, Any]:
+    """Turn text values into keyword arguments for the dataclass `kind`. Raises OptionError naming the option."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    parsed = {}
+    for name, text in values.items():
+        key = name.replace("-", "_")
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(names) or 'no options'}"
+            raise OptionError(f"{kind.__name__} has no option {name!r}; {hint}")
+        parsed[key] = _convert(text, hints[key], f"{kind.__name__}.{key}")
+    return parsed
+
+
+def _convert(text: str, hint: Any, name: str) -> Any:
+    arms = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    if type(None) in arms and text.lower() in ("none", "auto", "all"):
+        return None
+    for arm in arms:
+        if arm is bool and text.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+            return text.lower() in ("true", "yes", "on", "1")
+        if arm is str or get_origin(arm) is Literal:
+            return text
+        if arm in (int, float):
+            try:
+                return arm(text)
+            except ValueError:
+                continue
+    wanted = " or ".join(getattr(arm, "__name__", str(arm)) for arm in arms if arm is not type(None))
+    raise OptionError(f"{name} must be {wanted}, got {text!r}")
