@@ -85,7 +85,8 @@ class Table(Mapping[str, type]):
             raise RegistryError(f"{self.kind} {name!r} of {_owner(entry)} failed to import: {fault!r}") from fault
         if not (isinstance(loaded, type) and issubclass(loaded, base)):
             raise RegistryError(
-                f"{self.kind} {name!r} of {_owner(entry)} is {loaded!r}, which does not extend {base.__module__}.{base.__name__}"
+                f"{self.kind} {name!r} of {_owner(entry)} is {loaded!r}, which does not extend "
+                f"{base.__module__}.{base.__name__}"
             )
         return loaded
 

@@ -1,0 +1,76 @@
+"""One batch of edits, metered: encode, edit, decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..cases.base import Case
+from ..editors.base import Edit, Editor, KeyedNoise, Request
+from ..models.base import Model
+from ..solvers.base import Solver
+from .meter import metered
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one batch cost. `calls` and `rows` at the network for the whole batch of `cases`; `seconds` of `editor.edit` and
+    `network_seconds` of it inside the network (wall clock); `peak_bytes` on the GPU (None without one)."""
+
+    cases: int
+    calls: int
+    rows: int
+    seconds: float
+    network_seconds: float
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Edited pictures (B, 3, H, W) in [0, 1] with their latents, the sources' latents, what the editor showed, and the cost."""
+
+    pictures: Tensor
+    latents: Tensor
+    source_latents: Tensor
+    edit: Edit
+    cost: Cost
+
+
+@torch.inference_mode()
+def execute(
+    model: Model[Any],
+    editor: Editor,
+    solver: Solver[Any],
+    steps: int,
+    cases: Sequence[Case],
+    seed: int,
+    *,
+    keep_path: bool = False,
+) -> Outcome:
+    """Edit `cases` (pictures of one shape) as one batch. A case's result does not depend on the others beside it.
+    Raises FloatingPointError if a result is not finite, ValueError if options, sizes or prompts do not fit."""
+    device = next(model.network.parameters()).device
+    source = model.encode(torch.stack([case.picture for case in cases]).to(device))
+    request = Request(source, tuple(case.source for case in cases), tuple(case.target for case in cases))
+    noise = KeyedNoise(seed, tuple(case.id for case in cases), source)
+    grid = model.grid(steps, source.shape)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with metered(model.network) as meter:
+        started = time.perf_counter()
+        edit = editor.edit(model, request, solver, grid, noise, keep_path=keep_path)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+    if not torch.isfinite(edit.latent).all():
+        raise FloatingPointError(
+            "the edited latent is not finite: the solver diverged; use more steps or a lower guidance scale"
+        )
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    cost = Cost(len(cases), meter.calls, meter.rows, seconds, meter.seconds, peak)
+    return Outcome(model.decode(edit.latent).cpu(), edit.latent, source, edit, cost)
