@@ -54,8 +54,8 @@ def execute(
 ) -> Outcome:
     """Edit `cases` (pictures of one shape) as one batch. A case's result does not depend on the others beside it.
     Raises FloatingPointError if a result is not finite, ValueError if options, sizes or prompts do not fit."""
-    device = next(model.network.parameters()).device
-    source = model.encode(torch.stack([case.picture for case in cases]).to(device))
+    source = model.encode(torch.stack([case.picture for case in cases]))
+    device = source.device
     request = Request(source, tuple(case.source for case in cases), tuple(case.target for case in cases))
     noise = KeyedNoise(seed, tuple(case.id for case in cases), source)
     grid = model.grid(steps, source.shape)
@@ -68,9 +68,7 @@ def execute(
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
     if not torch.isfinite(edit.latent).all():
-        raise FloatingPointError(
-            "the edited latent is not finite: the solver diverged; use more steps or a lower guidance scale"
-        )
+        raise FloatingPointError("the edited latent is not finite; use more steps or a lower guidance scale")
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     cost = Cost(len(cases), meter.calls, meter.rows, seconds, meter.seconds, peak)
     return Outcome(model.decode(edit.latent).cpu(), edit.latent, source, edit, cost)

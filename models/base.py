@@ -37,6 +37,7 @@ class Model(ABC, Generic[AnyCondition]):
     @abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] to latents (B, ...) float32, by the mode of the codec's distribution.
+        Pictures may come from any device; latents are on the model's.
         Raises ValueError if H or W does not suit the model."""
 
     @abstractmethod
