@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..cases.base import Case
 
-Against = Literal["source", "truth", "none"]
+Task = Literal["reconstruct", "edit"]
+"""What a method was asked for: the source again (inverted, then generated with its own prompt), or the edited picture."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,25 @@ class Result:
 
 
 class Metric(ABC):
-    """One number for one result.
+    """One number for one result. What it compares the result with (source, truth, asked attributes) is part of its meaning
+    and stands in its docstring.
 
-    `name` as in the registry; `label` the column's heading; `unit` ("dB", "%", "" if none); `higher_is_better` (None where
-    neither is); `proportion` if a value is a success or failure (0 or 1, or a share), so that intervals are Wilson's.
+    `label` is the column's heading; `unit` ("dB", "%", "" if none): a metric in "%" gives a share from 0 to 1, shown times
+    100. `higher_is_better` is None where neither is. `proportion`: the value is a success or a failure of the case as a whole
+    (0 or 1, or a share of few), so that its interval is Wilson's. `tasks`: what the metric can say something about.
     """
 
-    name: ClassVar[str]
     label: ClassVar[str]
     unit: ClassVar[str] = ""
     digits: ClassVar[int] = 2
     higher_is_better: ClassVar[bool | None] = None
     proportion: ClassVar[bool] = False
+    tasks: ClassVar[tuple[Task, ...]] = ("edit",)
+
+    @abstractmethod
+    def suits(self, case: Case) -> bool:
+        """Whether the metric is defined for this case at all (it has a truth, it is a picture and not points, ...)."""
 
     @abstractmethod
     def __call__(self, case: Case, result: Result) -> float:
-        """The score, or NaN where it is not defined for this case (the case is then left out of the mean, and counted)."""
+        """The score, or NaN where it is not defined for this result (which is then left out of the mean, and counted)."""
