@@ -1,0 +1,144 @@
+"""The kinds of value that options take: strictly read, completed by the shell, refused in one sentence."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ..registry import Table
+
+
+class Kind(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """A kind of value. Values that are already converted (defaults) pass through `convert`."""
+
+
+class Name(Kind):
+    """A name in a registry table. Unknown names are refused with the near ones; `suffix` allows "name:something" (models)."""
+
+    def __init__(self, table: Table, *, suffix: bool = False) -> None:
+        self.name, self.table, self.suffix = table.kind, table, suffix
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = value.partition(":")[0] if self.suffix else value
+        if name not in self.table:
+            self.fail(self.table.suggest(name), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.table if name.startswith(incomplete)]
+
+
+class Names(Kind):
+    """Names in a registry table, separated by commas: a tuple without repeats, in the order given."""
+
+    def __init__(self, table: Table) -> None:
+        self.name, self.table = f"{table.kind},...", table
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        one = Name(self.table)
+        return tuple(dict.fromkeys(one.convert(part, param, ctx) for part in _parts(self, value, param, ctx)))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        done, comma, last = incomplete.rpartition(",")
+        taken = done.split(",")
+        return [CompletionItem(f"{done}{comma}{name}") for name in self.table if name.startswith(last) and name not in taken]
+
+
+class Counts(Kind):
+    """Whole numbers of at least `low`, separated by commas: a tuple without repeats, in the order given."""
+
+    name = "n,..."
+
+    def __init__(self, low: int = 1) -> None:
+        self.low = low
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = _parts(self, value, param, ctx)
+        if not all(part.isdecimal() and int(part) >= self.low for part in parts):
+            self.fail(f"{value!r} must be whole numbers of at least {self.low}, separated by commas", param, ctx)
+        return tuple(dict.fromkeys(map(int, parts)))
+
+
+class Finite(Kind):
+    """A number that is neither NaN nor infinite, between `low` and `high` inclusive."""
+
+    name = "number"
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        if not self.low <= number <= self.high:
+            self.fail(f"{value} is not between {self.low:g} and {self.high:g}", param, ctx)
+        return number
+
+
+class Device(Kind):
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            self.fail(f"{value!r} is no device; use auto, cpu, cuda, cuda:1 or mps", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in ("auto", "cpu", "cuda", "mps") if name.startswith(incomplete)]
+
+
+class Size(Kind):
+    """Height x width in pixels: "768x1024", or "64" for a square."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", value)
+        if found is None:
+            self.fail(f"{value!r} is no size; write HEIGHTxWIDTH in pixels, such as 768x1024", param, ctx)
+        return int(found[1]), int(found[2] or found[1])
+
+
+class Setting(Kind):
+    """An option of a solver or an editor: NAME.OPTION=VALUE, such as flowedit.n_max=20."""
+
+    name = "name.option=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str, str]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.*)", value)
+        if found is None:
+            self.fail(f"{value!r} is no setting; write NAME.OPTION=VALUE, such as flowedit.n_max=20", param, ctx)
+        return found[1], found[2], found[3]
+
+
+def grouped(settings: Sequence[tuple[str, str, str]], names: Sequence[str]) -> Mapping[str, dict[str, str]]:
+    """Settings by the name they belong to. Raises click.UsageError for a name that this run does not use."""
+    by_name: dict[str, dict[str, str]] = {name: {} for name in names}
+    for name, option, value in settings:
+        if name not in by_name:
+            raise click.UsageError(f"--set {name}.{option} belongs to nothing in this run, which uses {', '.join(by_name)}")
+        by_name[name][option] = value
+    return by_name
+
+
+def _parts(kind: Kind, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        kind.fail(f"{value!r} has an empty place; separate the values by single commas", param, ctx)
+    return parts

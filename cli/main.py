@@ -1,0 +1,85 @@
+"""`fe`: the group of commands. A command's module is imported when the command runs or its own help is shown."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from importlib import import_module
+
+import click
+
+from .refusal import refusing
+
+COMMANDS = {
+    "compare": "Compare solvers and editors: quality beside cost.",
+    "edit": "Edit a picture, or a folder of pictures.",
+    "generate": "Draw pictures from a prompt.",
+    "reconstruct": "Invert a picture and bring it back: error against cost.",
+    "list": "Show solvers, editors, models, metrics and cases.",
+    "check": "Hold a solver to what it claims.",
+}
+MODULES = {"list": "listing"}  # where a command's module is not called as the command is
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+
+
+class Commands(click.Group):
+    """A group that knows its commands' names and short helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name not in COMMANDS:
+            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command {cmd_name!r}; {hint}")
+        module = import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__)
+        command: click.Command = getattr(module, MODULES.get(cmd_name, cmd_name))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with refusing(debug=False):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        debug = bool(ctx.params["debug"])
+        with refusing(debug), warnings.catch_warnings():
+            if not debug:
+                _quieten()
+            return super().invoke(ctx)
+
+
+def _quieten() -> None:
+    """Keep other libraries' warnings and progress bars off the screen; our own warnings stay."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module=r"fe(\.|$)")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="fe-toolkit", prog_name="fe")
+@click.option(
+    "--debug", is_flag=True, envvar="FE_DEBUG", show_envvar=True, help="Show tracebacks and other libraries' warnings."
+)
+def main(debug: bool) -> None:
+    """Compare ODE solvers and editing strategies for rectified-flow image models.
+
+    Pick a model, a solver, an editor and some cases: fe says what each combination costs, counted at the network, and what it
+    gives. Start with: fe compare
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="fe")
