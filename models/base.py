@@ -67,6 +67,11 @@ class Model(ABC, Generic[AnyCondition]):
     def multiple(self) -> int:
         """Picture sides must be multiples of this many pixels (0 where the latents are no pictures)."""
 
+    @property
+    def side(self) -> int:
+        """Side in pixels of the square pictures it was made for, where it knows no other size (0: any size will do)."""
+        return 0
+
     @final
     def field(self, condition: AnyCondition, hook: AttentionHook | None = None) -> Field:
         """The velocity under `condition` as a field to integrate; `hook` acts in every evaluation and always comes off."""
