@@ -29,7 +29,7 @@ class Metric(ABC):
 
     `label` is the column's heading; `unit` ("dB", "%", "" if none): a metric in "%" gives a share from 0 to 1, shown times
     100. `higher_is_better` is None where neither is. `proportion`: the value is a success or a failure of the case as a whole
-    (0 or 1, or a share of few), so that its interval is Wilson's. `tasks`: what the metric can say something about.
+    (0 or 1, or a share of a few), so that its interval is Wilson's. `tasks`: what the metric can say something about.
     """
 
     label: ClassVar[str]
@@ -39,9 +39,9 @@ class Metric(ABC):
     proportion: ClassVar[bool] = False
     tasks: ClassVar[tuple[Task, ...]] = ("edit",)
 
-    @abstractmethod
     def suits(self, case: Case) -> bool:
         """Whether the metric is defined for this case at all (it has a truth, it is a picture and not points, ...)."""
+        return True
 
     @abstractmethod
     def __call__(self, case: Case, result: Result) -> float:
