@@ -1,0 +1,56 @@
+"""Control rows: what no editing and what plain generation give, to read every other result against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.base import Model
+from ..ode import TimeGrid
+from ..options import check, option
+from ..solvers.base import Solver, integrate
+from .base import Edit, Editor, Noise, Request
+
+
+@dataclass(frozen=True)
+class NoEdit(Editor):
+    """The source itself: everything kept, nothing changed, at no cost. Decoded, it is the codec's round trip."""
+
+    def edit(
+        self,
+        model: Model[Any],
+        request: Request,
+        solver: Solver[Any],
+        grid: TimeGrid,
+        noise: Noise,
+        *,
+        keep_path: bool = False,
+    ) -> Edit:
+        return Edit(request.latent, (request.latent,) if keep_path else ())
+
+
+@dataclass(frozen=True)
+class FromNoise(Editor):
+    """Plain generation with the target prompt from fresh noise: everything asked for, nothing of the source.
+
+    There is no path, as it does not start at the source. The noise is the draw numbered `grid.steps`, that of the step at the
+    noise end. Raises OptionError for a guidance that is not finite.
+    """
+
+    target_guidance: float = option(3.5, "guidance while generating")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def edit(
+        self,
+        model: Model[Any],
+        request: Request,
+        solver: Solver[Any],
+        grid: TimeGrid,
+        noise: Noise,
+        *,
+        keep_path: bool = False,
+    ) -> Edit:
+        target = model.field(model.condition(request.target, self.target_guidance))
+        return Edit(integrate(solver.generator, target, noise(grid.steps), grid).x)

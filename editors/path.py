@@ -1,0 +1,74 @@
+"""Editing as one direct path: the noise-free states between the source and the result (Kulikov et al. 2024, arXiv 2412.08629).
+
+Editing by inversion walks up from the source to noise, Z_src, and down to the result, Z_tar. At each knot
+Z(t) = Z_src(0) + Z_tar(t) - Z_src(t) is a picture without noise; it starts as the source, since both walks meet in the noise,
+and ends as the result, since Z_src(0) is the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ode import Field, Tick, TimeGrid
+from ..solvers.base import Solver, Step
+
+
+def followed(start: Tensor, steps: Iterable[Step[Any]], keep: bool) -> tuple[Step[Any], list[Tensor]]:
+    """Exhaust a walk from `start`: its last step (a step that changed nothing if it has none), and with `keep` every state
+    from `start` on, otherwise none but `start`."""
+    last, states = Step[Any](start, None), [start]
+    for last in steps:
+        if keep:
+            states.append(last.x)
+    return last, states
+
+
+def noise_free(up: Sequence[Tensor], down: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The direct path Z(t) at the knots, from the noise end to the image end.
+
+    up: Z_src at the knots from the image to the noise. down: Z_tar at the same knots from the noise to the image.
+    Raises ValueError if they have different numbers of knots.
+    """
+    if len(up) != len(down):
+        raise ValueError(f"the two walks need the same knots, got {len(up)} up and {len(down)} down")
+    return tuple(up[0] + target - source for target, source in zip(down, reversed(up), strict=True))
+
+
+def direct_path(solver: Solver[Any], field: Field, up: Sequence[Tensor], grid: TimeGrid) -> tuple[Tensor, ...]:
+    """Walk the direct path itself, dZ/dt = v(Z_tar | target) - v(Z_src | source), with the source's increments as stored.
+
+    field: the velocity under the target. up: Z_src at the knots of `grid`, from the image to the noise. grid: falling.
+    Returns Z at the knots, from the source to the result; the same states, up to rounding, as editing by inversion.
+    Raises ValueError if `up` does not have one state a knot.
+    """
+    if len(up) != len(grid.times):
+        raise ValueError(f"one stored state a knot is needed, got {len(up)} for {len(grid.times)} knots")
+    down = tuple(reversed(up))
+    path, state = [up[0]], None
+    for (t0, t1), (before, after) in zip(grid.intervals(), pairwise(down), strict=True):
+
+        def slope(t: float, y: Tensor, t0: float = t0, t1: float = t1) -> Tensor:
+            return field(Tick(t, t0, t1), y)
+
+        target = path[-1] + (before - up[0])
+        moved, state = solver.step(slope, t0, t1, target, state)
+        path.append(path[-1] + (moved - target) - (after - before))
+    return tuple(path)
+
+
+def straightness(path: Sequence[Tensor]) -> Tensor:
+    """Length of the path over the length of its chord, one for each row (B,): 1 for a straight path, NaN for a still one.
+
+    path: states (B, ...), two or more.
+    """
+    length = torch.stack([_norms(b - a) for a, b in pairwise(path)]).sum(0)
+    return length / _norms(path[-1] - path[0])
+
+
+def _norms(x: Tensor) -> Tensor:
+    return x.flatten(1).square().sum(1).sqrt()
