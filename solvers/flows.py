@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from ..ode import Slope
 
 
 def pendulum(t: float, x: Tensor) -> Tensor:
@@ -32,3 +36,23 @@ def mixture_velocity(t: float | Tensor, x: Tensor, means: Tensor, std: float) ->
     weights = torch.softmax(-offsets.square().sum(-1, keepdim=True) / (2 * variance[..., None]), dim=-2)  # (..., K, 1)
     mean = (weights * means).sum(-2)  # (..., D)
     return ((time - (1 - time) * std**2) * x - time * mean) / variance
+
+
+def mild_mixture(t: float, x: Tensor) -> Tensor:
+    """The rectified flow to three wide, overlapping Gaussians in the plane. x: (..., 2)."""
+    return mixture_velocity(t, x, x.new_tensor([[-1.0, -1.0], [1.0, 1.0], [1.0, -0.5]]), 0.6)
+
+
+class Flow(NamedTuple):
+    """A smooth flow in the plane over times in [0, 1], and the points (P, 2) from which it is walked."""
+
+    name: str
+    slope: Slope
+    starts: tuple[tuple[float, float], ...]
+
+
+FLOWS = (
+    Flow("pendulum", pendulum, ((1.2, 0.3),)),
+    Flow("Lotka-Volterra", lotka_volterra, ((1.2, 0.8),)),
+    Flow("mixture", mild_mixture, ((0.3, -0.4), (-0.5, 0.8), (0.9, 0.2))),
+)
