@@ -1,0 +1,174 @@
+"""Attention features: recorded in one run and injected in another, or shared between the rows of one batch.
+
+The strategy is that of RF-Solver-Edit (Wang et al. 2024, arXiv 2411.04746) and FireFlow (Deng et al. 2024,
+arXiv 2412.07517): record while inverting, inject during the first steps of generating.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ode import Tick
+from .base import AttentionHook, Point
+
+How = Literal["replace", "add"]
+Kind = Literal["knot", "midpoint"]
+
+
+class Slot(NamedTuple):
+    """What a feature is stored under: the step, whichever way it was walked; whether the evaluation lay at one of its ends
+    or inside; which such evaluation of that step it was (counted from 0); and the point.
+
+    So midpoints pair exactly, and a knot feature recorded at a step's low-noise end meets its high-noise end.
+    """
+
+    interval: tuple[float, float]
+    kind: Kind
+    occurrence: int
+    point: Point
+
+
+@dataclass(frozen=True)
+class _Visits:
+    """Counts how often every place was met."""
+
+    counts: Counter[tuple[tuple[float, float], Kind, Point]] = field(default_factory=Counter)
+
+    def next(self, at: Tick, point: Point) -> Slot:
+        """The slot of this meeting; the next one at the same place gets the next occurrence."""
+        kind: Kind = "knot" if at.node in (0.0, 1.0) else "midpoint"
+        place = (at.interval, kind, point)
+        self.counts[place] += 1
+        return Slot(at.interval, kind, self.counts[place] - 1, point)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStore(Mapping[Slot, Tensor]):
+    """Features of one run, by slot, kept on the device they were met on. A stored feature is a copy: nothing that the
+    network does afterwards changes it."""
+
+    _features: dict[Slot, Tensor] = field(default_factory=dict, repr=False)
+    _visits: _Visits = field(default_factory=_Visits, repr=False)
+
+    def __getitem__(self, slot: Slot) -> Tensor:
+        return self._features[slot]
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._features)
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the stored features take."""
+        return sum(feature.nbytes for feature in self._features.values())
+
+    def record(self, at: Tick, point: Point, value: Tensor) -> None:
+        """Keep a copy of `value` (rows first)."""
+        self._features[self._visits.next(at, point)] = value.detach().clone()
+
+
+@dataclass(frozen=True)
+class Record:
+    """A hook that records what it meets at `points` into `store` and changes nothing."""
+
+    store: FeatureStore
+    points: Collection[Point]
+
+    def __call__(self, at: Tick, point: Point, value: Tensor) -> Tensor:
+        self.store.record(at, point, value)
+        return value
+
+
+@dataclass(frozen=True)
+class Inject:
+    """A hook for one run that injects what `store` holds for each meeting at `points`.
+
+    "replace" gives ratio * stored, "add" gives value + ratio * stored. A meeting that has no stored partner is a miss:
+    `missing` "raise" raises LookupError, "keep" leaves the value alone. `hits` and `misses` count meetings.
+    Make a new object for every run: it counts occurrences. Raises ValueError if shapes differ (other rows or size).
+    """
+
+    store: FeatureStore
+    points: Collection[Point]
+    how: How = "replace"
+    ratio: float = 1.0
+    missing: Literal["raise", "keep"] = "raise"
+    _visits: _Visits = field(default_factory=_Visits, init=False, repr=False, compare=False)
+    _outcomes: Counter[bool] = field(default_factory=Counter, init=False, repr=False, compare=False)
+
+    @property
+    def hits(self) -> int:
+        return self._outcomes[True]
+
+    @property
+    def misses(self) -> int:
+        return self._outcomes[False]
+
+    def __call__(self, at: Tick, point: Point, value: Tensor) -> Tensor:
+        slot = self._visits.next(at, point)
+        stored = self.store.get(slot)
+        self._outcomes[stored is not None] += 1
+        if stored is not None:
+            return _combined(value, stored, self.how, self.ratio)
+        if self.missing == "keep":
+            return value
+        raise LookupError(f"no feature was recorded for {slot}; record that step first, or pass missing='keep'")
+
+
+@dataclass(frozen=True)
+class Share:
+    """A hook that gives the features of the second half of the rows to the first half, in one network call.
+
+    Equal to recording and injecting when the second half repeats the recorded evaluation (same t, x and condition);
+    costs the extra rows and no feature memory. Raises ValueError if the number of rows is odd.
+    """
+
+    points: Collection[Point]
+    how: How = "replace"
+    ratio: float = 1.0
+
+    def __call__(self, at: Tick, point: Point, value: Tensor) -> Tensor:
+        rows = value.shape[0]
+        if rows % 2:
+            raise ValueError(f"sharing pairs the first half of the rows with the second: it needs an even number, got {rows}")
+        takers, givers = value[: rows // 2], value[rows // 2 :]
+        return torch.cat([_combined(takers, givers, self.how, self.ratio), givers])
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several hooks as one; where they share a point they act in the given order, each on what the one before returned.
+
+    The public codes replace before they add, so replacing and adding one tensor gives twice the stored feature.
+    """
+
+    hooks: Sequence[AttentionHook]
+
+    @property
+    def points(self) -> Collection[Point]:
+        """Every point of any of the hooks, once."""
+        return tuple(dict.fromkeys(point for hook in self.hooks for point in hook.points))
+
+    def __call__(self, at: Tick, point: Point, value: Tensor) -> Tensor:
+        for hook in self.hooks:
+            if point in hook.points:
+                value = hook(at, point, value)
+        return value
+
+
+def _combined(value: Tensor, stored: Tensor, how: How, ratio: float) -> Tensor:
+    """A new tensor in either case, so that the network cannot write into what is stored."""
+    if value.shape != stored.shape:
+        raise ValueError(
+            f"a recorded feature of shape {tuple(stored.shape)} does not fit a value of shape {tuple(value.shape)}; "
+            "record and inject with the same rows, picture size and text length"
+        )
+    return ratio * stored if how == "replace" else value + ratio * stored

@@ -1,0 +1,70 @@
+"""FLUX's time grid: uniform steps, shifted towards the noise end, more so for larger pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..ode import TimeGrid
+
+
+def flux_grid(
+    steps: int,
+    tokens: int,
+    *,
+    base_shift: float = 0.5,
+    max_shift: float = 1.15,
+    base_tokens: int = 256,
+    max_tokens: int = 4096,
+) -> TimeGrid:
+    """The grid of FLUX.1-dev from 1 to 0 for a picture of `tokens` packed tokens (sides / 16 multiplied).
+
+    mu runs linearly from `base_shift` at `base_tokens` to `max_shift` at `max_tokens` and on beyond; a uniform time s becomes
+    e^mu / (e^mu + 1/s - 1). The same as FlowMatchEulerDiscreteScheduler with use_dynamic_shifting (Esser et al. 2024,
+    arXiv 2403.03206). Raises ValueError if `steps` or `tokens` is under 1.
+    """
+    if tokens < 1:
+        raise ValueError(f"a picture has at least 1 token, got {tokens}")
+    mu = base_shift + (max_shift - base_shift) * (tokens - base_tokens) / (max_tokens - base_tokens)
+    return shifted_grid(steps, math.exp(mu))
+
+
+def shifted_grid(steps: int, shift: float) -> TimeGrid:
+    """`steps` steps from 1 to 0 at shift * s / (1 + (shift - 1) s), s uniform; uniform itself for a shift of 1.
+    Raises ValueError if `steps` is under 1."""
+    if steps < 1:
+        raise ValueError(f"a time grid needs at least 1 step, got {steps}")
+    uniform = (1.0 - i / steps for i in range(steps + 1))
+    return TimeGrid(tuple(shift * s / (1.0 + (shift - 1.0) * s) for s in uniform))
+
+
+def scheduler_grid(steps: int, tokens: int, config: Mapping[str, Any]) -> TimeGrid:
+    """The grid that a FluxPipeline whose scheduler has this `config` samples on."""
+    if not config["use_dynamic_shifting"]:
+        return shifted_grid(steps, config["shift"])
+    return flux_grid(
+        steps,
+        tokens,
+        base_shift=config["base_shift"],
+        max_shift=config["max_shift"],
+        base_tokens=config["base_image_seq_len"],
+        max_tokens=config["max_image_seq_len"],
+    )
+
+
+def check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if a scheduler's `config` asks for a grid other than the shifted one."""
+    plain = {
+        "time_shift_type": "exponential",
+        "shift_terminal": None,
+        "use_karras_sigmas": False,
+        "use_exponential_sigmas": False,
+        "use_beta_sigmas": False,
+        "invert_sigmas": False,
+    }
+    if "use_dynamic_shifting" not in config:
+        raise ValueError("a FLUX pipeline needs a FlowMatchEulerDiscreteScheduler; this scheduler is no flow-matching one")
+    for name, value in plain.items():
+        if (config.get(name) or None) != (value or None):
+            raise ValueError(f"the scheduler's {name}={config[name]!r} is not supported; only {value!r} is")
