@@ -35,7 +35,7 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Visits:
+class Visits:
     """Counts how often every place was met."""
 
     counts: Counter[tuple[tuple[float, float], Kind, Point]] = field(default_factory=Counter)
@@ -54,7 +54,7 @@ class FeatureStore(Mapping[Slot, Tensor]):
     network does afterwards changes it."""
 
     _features: dict[Slot, Tensor] = field(default_factory=dict, repr=False)
-    _visits: _Visits = field(default_factory=_Visits, repr=False)
+    _visits: Visits = field(default_factory=Visits, repr=False)
 
     def __getitem__(self, slot: Slot) -> Tensor:
         return self._features[slot]
@@ -101,7 +101,7 @@ class Inject:
     how: How = "replace"
     ratio: float = 1.0
     missing: Literal["raise", "keep"] = "raise"
-    _visits: _Visits = field(default_factory=_Visits, init=False, repr=False, compare=False)
+    _visits: Visits = field(default_factory=Visits, init=False, repr=False, compare=False)
     _outcomes: Counter[bool] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
     @property
