@@ -1,0 +1,138 @@
+"""The small FLUX of the scenes world: how it is built, fed, saved and found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from torch import Tensor, nn
+
+from .codec import PatchCodec, fit_codec
+from .data import TRAIN_SEED, draw_batch
+from .render import render_indices
+from .text import MAX_TOKENS, clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, T5EncoderModel
+
+WEIGHTS: Final = Path(__file__).parent / "weights"
+"""The shipped pipeline, in the layout of `FluxPipeline.save_pretrained`."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large the network is; `width` is a multiple of 32 (heads of 32)."""
+
+    width: int = 128
+    double_blocks: int = 2
+    single_blocks: int = 4
+    text_width: int = 128
+
+
+class Network(nn.Module):
+    """The three parts that are trained together: transformer, CLIP text encoder and T5 encoder."""
+
+    def __init__(self, transformer: FluxTransformer2DModel, clip: CLIPTextModel, t5: T5EncoderModel) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.clip = clip
+        self.t5 = t5
+
+    def embed(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompt embeddings (B, 16, text width) and pooled embeddings (B, text width) of token ids (B, 16)."""
+        return self.t5(t5_ids)[0], self.clip(clip_ids).pooler_output
+
+    def forward(
+        self, x: Tensor, t: Tensor, guidance: Tensor, prompts: Tensor, pooled: Tensor, text_ids: Tensor, image_ids: Tensor
+    ) -> Tensor:
+        """Velocity (B, tokens, 64) at packed latents x (B, tokens, 64), times t (B,) in [0, 1] and guidance (B,)."""
+        velocity: Tensor = self.transformer(
+            hidden_states=x,
+            timestep=t,
+            guidance=guidance,
+            encoder_hidden_states=prompts,
+            pooled_projections=pooled,
+            txt_ids=text_ids,
+            img_ids=image_ids,
+            return_dict=False,
+        )[0]
+        return velocity
+
+
+def build_network(shape: Shape, seed: int = 0) -> Network:
+    """A network with random weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=shape.double_blocks,
+            num_single_layers=shape.single_blocks,
+            attention_head_dim=32,
+            num_attention_heads=shape.width // 32,
+            joint_attention_dim=shape.text_width,
+            pooled_projection_dim=shape.text_width,
+            guidance_embeds=True,
+            axes_dims_rope=(4, 14, 14),  # few for the axis that FLUX leaves unused, most for row and column
+        )
+        return Network(transformer, clip_encoder(shape.text_width), t5_encoder(shape.text_width))
+
+
+def build_codec(pictures: int = 4000) -> PatchCodec:
+    """The codec fitted to pictures of the training world."""
+    return fit_codec(render_indices(*draw_batch(pictures, TRAIN_SEED - 1)) * 2.0 - 1.0)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """FLUX's packing: latents (B, C, H, W) to tokens (B, H/2 * W/2, 4 C)."""
+    b, c, h, w = latents.shape
+    return latents.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
+
+
+def token_ids(height: int = 8, width: int = 8) -> tuple[Tensor, Tensor]:
+    """Places of text (16, 3) and image tokens (height * width, 3) as FluxPipeline makes them."""
+    image = torch.zeros(height, width, 3)
+    image[..., 1] = torch.arange(height)[:, None]
+    image[..., 2] = torch.arange(width)[None, :]
+    return torch.zeros(MAX_TOKENS, 3), image.reshape(-1, 3)
+
+
+def build_pipeline(network: Network, codec: PatchCodec) -> FluxPipeline:
+    """The network as a FluxPipeline with FLUX's shifted time grid."""
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
+    )
+    return FluxPipeline(
+        scheduler=scheduler,
+        vae=codec,
+        text_encoder=network.clip,
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=network.t5,
+        tokenizer_2=t5_tokenizer(),
+        transformer=network.transformer,
+    )
+
+
+def save_pipeline(network: Network, codec: PatchCodec, folder: Path) -> None:
+    """Write the pipeline for `FluxPipeline.from_pretrained(folder)`: safetensors and JSON."""
+    build_pipeline(network, codec).save_pretrained(folder, safe_serialization=True)
+    index = folder / "model_index.json"
+    entries = json.loads(index.read_text())
+    # Names that resolve wherever `fe` is installed, and under transformers 4 and 5 alike (5 renamed the tokenizer class).
+    entries["vae"] = ["fe.scenes.codec", "PatchCodec"]
+    entries["tokenizer"] = entries["tokenizer_2"] = ["transformers", "PreTrainedTokenizerFast"]
+    index.write_text(json.dumps(entries, indent=2) + "\n")
+
+
+def load_pipeline(folder: Path = WEIGHTS) -> FluxPipeline:
+    """The shipped pipeline, or another folder of the same layout, from local files only."""
+    return FluxPipeline.from_pretrained(folder, local_files_only=True)
