@@ -60,12 +60,15 @@ class FluxModel(Model[FluxCondition]):
 
     Latents are (B, C, h, w) with h and w even: the codec's, shifted and scaled; packing into 2x2 tokens happens inside.
     `vocabulary`: the only words that prompts may use, for a model whose text encoders know no others (None: any).
+    `side`: of the only pictures it was trained on, squares (0: it was trained on many sizes).
     `exact_time`: feed time and guidance in float32 to a network of another dtype. Without it the transformer rounds them as
     published, in bfloat16 to multiples of 4 in 1000 near the noise end.
     Raises ValueError if the pipeline's scheduler or transformer is not a plain FLUX one.
     """
 
-    def __init__(self, pipeline: FluxPipeline, *, vocabulary: Collection[str] | None = None, exact_time: bool = True) -> None:
+    def __init__(
+        self, pipeline: FluxPipeline, *, vocabulary: Collection[str] | None = None, side: int = 0, exact_time: bool = True
+    ) -> None:
         config = pipeline.transformer.config
         if config.patch_size != 1 or config.out_channels not in (None, config.in_channels):
             raise ValueError(
@@ -77,6 +80,7 @@ class FluxModel(Model[FluxCondition]):
         self.network: nn.Module = pipeline.transformer
         self.vocabulary = None if vocabulary is None else tuple(vocabulary)
         self.exact_time = exact_time
+        self._side = side
         self.dtype: torch.dtype = pipeline.transformer.dtype  # diffusers walks over all modules to find it: once is enough
 
     @property
@@ -87,6 +91,10 @@ class FluxModel(Model[FluxCondition]):
     @property
     def multiple(self) -> int:
         return int(self.pipeline.vae_scale_factor) * 2
+
+    @property
+    def side(self) -> int:
+        return self._side
 
     def encode(self, pictures: Tensor) -> Tensor:
         vae = self._codec()
