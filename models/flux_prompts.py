@@ -25,7 +25,7 @@ def check_words(prompts: Sequence[str], vocabulary: Collection[str]) -> None:
 
 
 def _hint(word: str, vocabulary: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, list(vocabulary), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(word, list(vocabulary), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 

@@ -1,0 +1,48 @@
+"""The small FLUX of the scenes world, which ships with the package and is the default model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..scenes.attributes import VOCABULARY
+from ..scenes.render import SIZE
+from .base import Loader
+from .flux import FluxModel
+from .flux_loading import load_pipeline
+
+
+class ScenesLoader(Loader):
+    """The shipped weights, or a folder of the same layout (a training of one's own, say). Prompts may use only the words of
+    the scenes world: its text encoders know no others."""
+
+    @classmethod
+    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> FluxModel:
+        folder = source or _shipped()
+        pipeline = load_pipeline(folder, device=device, dtype=dtype, local_only=local_only)
+        return FluxModel(pipeline, vocabulary=VOCABULARY, side=SIZE)
+
+
+def random_scenes(seed: int) -> FluxModel:
+    """The scenes model as shipped but with a transformer that was never trained, its weights drawn from `seed`: a control for
+    whatever is claimed for the trained one. On the CPU, in float32. Raises ValueError as `ScenesLoader.load` does."""
+    from diffusers import FluxTransformer2DModel  # takes seconds: only when a model is wanted
+
+    pipeline = load_pipeline(_shipped(), device="cpu", dtype="float32", local_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = FluxTransformer2DModel.from_config(pipeline.transformer.config)
+    pipeline.register_modules(transformer=fresh.eval().requires_grad_(False))
+    return FluxModel(pipeline, vocabulary=VOCABULARY, side=SIZE)
+
+
+def _shipped() -> str:
+    from ..scenes.network import WEIGHTS  # brings in diffusers
+
+    if not Path(WEIGHTS, "model_index.json").is_file():
+        raise ValueError(
+            "the weights of the scenes model are missing from this installation; install the package again, or train them "
+            "with `python -m fe.scenes.train`"
+        )
+    return str(WEIGHTS)
