@@ -14,13 +14,15 @@ from ..cases.base import Case
 from ..editors.base import Edit, Editor, KeyedNoise, Request
 from ..models.base import Model
 from ..solvers.base import Solver
+from .memory import peak_bytes, reset_peak
 from .meter import metered
 
 
 @dataclass(frozen=True)
 class Cost:
     """What one batch cost. `calls` and `rows` at the network for the whole batch of `cases`; `seconds` of `editor.edit` and
-    `network_seconds` of it inside the network (wall clock); `peak_bytes` on the GPU (None without one)."""
+    `network_seconds` of it inside the network (wall clock); `peak_bytes` on the GPU, without one of the whole process (None
+    where the system does not say)."""
 
     cases: int
     calls: int
@@ -42,6 +44,12 @@ class Outcome:
 
 
 @torch.inference_mode()
+def encode(model: Model[Any], cases: Sequence[Case]) -> Tensor:
+    """The latents of the cases' pictures (all of one shape), on the model's device."""
+    return model.encode(torch.stack([case.picture for case in cases]))
+
+
+@torch.inference_mode()
 def execute(
     model: Model[Any],
     editor: Editor,
@@ -50,17 +58,19 @@ def execute(
     cases: Sequence[Case],
     seed: int,
     *,
+    source: Tensor | None = None,
     keep_path: bool = False,
 ) -> Outcome:
     """Edit `cases` (pictures of one shape) as one batch. A case's result does not depend on the others beside it.
+
+    source: the latents of the cases' pictures where they are known already; otherwise they are encoded here.
     Raises FloatingPointError if a result is not finite, ValueError if options, sizes or prompts do not fit."""
-    source = model.encode(torch.stack([case.picture for case in cases]))
+    source = encode(model, cases) if source is None else source
     device = source.device
     request = Request(source, tuple(case.source for case in cases), tuple(case.target for case in cases))
     noise = KeyedNoise(seed, tuple(case.id for case in cases), source)
     grid = model.grid(steps, source.shape)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    tracked = reset_peak(device)
     with metered(model.network) as meter:
         started = time.perf_counter()
         edit = editor.edit(model, request, solver, grid, noise, keep_path=keep_path)
@@ -69,6 +79,6 @@ def execute(
         seconds = time.perf_counter() - started
     if not torch.isfinite(edit.latent).all():
         raise FloatingPointError("the edited latent is not finite; use more steps or a lower guidance scale")
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    peak = peak_bytes(device) if tracked else None
     cost = Cost(len(cases), meter.calls, meter.rows, seconds, meter.seconds, peak)
     return Outcome(model.decode(edit.latent).cpu(), edit.latent, source, edit, cost)

@@ -1,0 +1,51 @@
+"""What a result depends on, as short hashes: the model's weights, the case, and all that a cell is made of."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..cases.base import Case
+from ..models.base import Model
+
+if TYPE_CHECKING:
+    from .plan import Row
+
+KEY_VERSION = 1
+"""Part of every key: to be raised when the same cell would come out otherwise."""
+
+_SAMPLES = 64
+
+
+def hash_model(model: Model[Any]) -> str:
+    """A hash of the network's layout and of up to 64 evenly spread values of every weight: it costs little even for
+    twelve thousand million weights, and every training step changes it."""
+    digest = sha256()
+    for name, tensor in sorted(model.network.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        picked = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].to("cpu", torch.float32)
+        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode() + picked.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def hash_case(case: Case) -> str:
+    """A hash of all that a case holds."""
+    words = (case.id, case.source, case.target, case.kind, case.shown, case.asked)
+    digest = sha256(json.dumps(words).encode())
+    for tensor in (case.picture, case.truth, case.determined):
+        digest.update(b"|" if tensor is None else f"|{tuple(tensor.shape)}|".encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def cell_key(row: Row, case: str, seed: int, model: str, numerics: str) -> str:
+    """The identity of one result: case and model as hashes, editor and solver with their options, steps, seed, numerics."""
+    what = (KEY_VERSION, case, model, row.task, row.of_truth, repr(row.editor), repr(row.solver), row.steps, seed, numerics)
+    return sha256(json.dumps(what).encode()).hexdigest()[:20]
+
+
+def plan_hash(keys: list[str]) -> str:
+    """The identity of a whole comparison: that of all its cells, whatever their order."""
+    return sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:12]

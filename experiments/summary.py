@@ -1,0 +1,92 @@
+"""What a run says: for every row its scores with intervals, its differences from the first row, and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ..metrics.base import Metric, Task
+from .plan import Row
+from .records import Record
+from .run import Cell
+from .statistics import Estimate, mean_interval, paired_difference, proportion_interval
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row's results. `nfe` is network rows for a picture, `calls` network calls for a batch (as many as for one picture
+    alone); `seconds` of editing for a picture; the costs are None where no cell came out. `differences`: from the first row
+    of the task, paired over cases."""
+
+    row: Row
+    scores: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate]
+    nfe: float | None
+    calls: float | None
+    seconds: float | None
+    peak_bytes: int | None
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All lines of one task, controls last; the metrics that are columns; and the number of cases."""
+
+    task: Task
+    metrics: Mapping[str, Metric]
+    lines: tuple[Line, ...]
+    cases: int
+
+    @property
+    def methods(self) -> tuple[Line, ...]:
+        """The lines that are no controls."""
+        return tuple(line for line in self.lines if not line.row.control)
+
+
+def summarise(task: Task, cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric]) -> Summary:
+    """Summarise the cells of one task. records: those without an error, by key. A case's score is its mean over seeds."""
+    by_row: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if cell.row.task == task:
+            by_row.setdefault(cell.row.name, []).append(cell)
+    scores = {name: _by_case(mine, records, metrics) for name, mine in by_row.items()}
+    first = next((scores[name] for name, mine in by_row.items() if not mine[0].row.control), {})
+    lines = tuple(_line(mine, records, metrics, scores[name], first) for name, mine in by_row.items())
+    seen = {name: metric for name, metric in metrics.items() if any(line.scores[name].count for line in lines)}
+    return Summary(task, seen, lines, len({cell.case.id for mine in by_row.values() for cell in mine}))
+
+
+Scores = dict[str, dict[str, float]]
+"""By metric, then by case."""
+
+
+def _by_case(cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric]) -> Scores:
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in metrics}
+    for cell in cells:
+        record = records.get(cell.key)
+        for name, score in (record.scores if record is not None else {}).items():
+            if name in found:
+                found[name].setdefault(cell.case.id, []).append(score)
+    return {name: {case: fmean(values) for case, values in by_case.items()} for name, by_case in found.items()}
+
+
+def _line(
+    cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric], scores: Scores, first: Scores
+) -> Line:
+    mine = [records[cell.key] for cell in cells if cell.key in records]
+    costs = [record.cost for record in mine if record.cost is not None]
+    peaks = [cost.peak_bytes for cost in costs if cost.peak_bytes is not None]
+    interval = {True: proportion_interval, False: mean_interval}
+    return Line(
+        row=cells[0].row,
+        scores={name: interval[metric.proportion](list(scores[name].values())) for name, metric in metrics.items()},
+        differences={name: paired_difference(scores[name], first.get(name, {})) for name in metrics},
+        nfe=fmean(cost.rows for cost in costs) if costs else None,
+        calls=fmean(cost.calls for cost in costs) if costs else None,
+        seconds=fmean(cost.seconds for cost in costs) if costs else None,
+        peak_bytes=max(peaks, default=None),
+        done=len(mine),
+        failed=len(cells) - len(mine),
+    )

@@ -1,0 +1,105 @@
+"""How near a result is to the source picture, pixel by pixel: reconstruction error, and how much an edit left alone.
+
+All compare the result with the case's own picture. Points are no pictures: the metrics do not suit them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..cases.base import Case
+from .base import Metric, Result, Task
+
+BEST_PSNR = 100.0
+"""What equal pictures get, in dB, where the formula has no finite value."""
+
+_SSIM_WINDOW = 11
+
+
+def is_picture(picture: Tensor) -> bool:
+    """Whether a case's picture is a picture (3, H, W) and not a cloud of points."""
+    return picture.ndim == 3 and picture.shape[0] == 3
+
+
+def eight_bit(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] to the values 0..255 that a file would hold, as float32."""
+    return (pictures.clamp(0, 1) * 255).round()
+
+
+def rmse(a: Tensor, b: Tensor) -> float:
+    """The root mean square difference of two pictures whose values run from 0 to 255."""
+    return (a.double() - b.double()).square().mean().sqrt().item()
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """The peak signal-to-noise ratio, in dB, of values in [0, 1]; at most BEST_PSNR."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    return min(BEST_PSNR, float(peak_signal_noise_ratio(a, b, data_range=1.0)))
+
+
+class RMSE(Metric):
+    """The root mean square difference from the source over 8-bit RGB, 0 to 255: the reconstruction error that FireFlow's code
+    reports (Deng et al. 2024, arXiv 2412.07517; it is called MSE there, and is a root)."""
+
+    label: ClassVar[str] = "RMSE (0-255)"
+    higher_is_better: ClassVar[bool | None] = False
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
+
+    def suits(self, case: Case) -> bool:
+        return is_picture(case.picture)
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return rmse(eight_bit(result.picture), eight_bit(case.picture))
+
+
+class PSNR(Metric):
+    """The peak signal-to-noise ratio to the source, in dB; equal pictures get 100."""
+
+    label: ClassVar[str] = "PSNR"
+    unit: ClassVar[str] = "dB"
+    higher_is_better: ClassVar[bool | None] = True
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
+
+    def suits(self, case: Case) -> bool:
+        return is_picture(case.picture)
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return psnr(result.picture, case.picture)
+
+
+class SSIM(Metric):
+    """The structural similarity to the source, at most 1 (Wang et al. 2004, Gaussian window of 11, sigma 1.5). For an edit,
+    neither more nor less is better: the source itself has 1. Suits pictures whose sides are at least the window."""
+
+    label: ClassVar[str] = "SSIM to source"
+    digits: ClassVar[int] = 3
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
+
+    def suits(self, case: Case) -> bool:
+        return is_picture(case.picture) and min(case.picture.shape[-2:]) >= _SSIM_WINDOW
+
+    def __call__(self, case: Case, result: Result) -> float:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        similarity = structural_similarity_index_measure(result.picture[None], case.picture[None], data_range=1.0)
+        assert isinstance(similarity, Tensor)  # a pair only where the full map is asked for
+        return float(similarity)
+
+
+class LatentMSE(Metric):
+    """The mean squared difference from the source in the model's latents: reconstruction error without the codec's own."""
+
+    label: ClassVar[str] = "latent MSE"
+    digits: ClassVar[int] = 4
+    higher_is_better: ClassVar[bool | None] = False
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
+
+    def suits(self, case: Case) -> bool:
+        return is_picture(case.picture)
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return torch.nn.functional.mse_loss(result.latent, result.source_latent).item()

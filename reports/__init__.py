@@ -1,0 +1,1 @@
+"""How a comparison is shown: progress, tables, a reading in words, a grid of pictures, plots."""

@@ -1,0 +1,116 @@
+"""The tables of a comparison, and one line that reads them."""
+
+from __future__ import annotations
+
+import math
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from ..experiments.statistics import Estimate
+from ..experiments.summary import Line, Summary
+from ..metrics.base import Metric
+
+TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it again", "edit": "Edits"}
+BETTER, WORSE, OTHER = "▲", "▼", "◆"
+
+
+def table(summary: Summary, peak_label: str) -> Table:
+    """One task as a table: cost beside quality, methods first, controls apart. Fits 120 columns with up to four scores.
+
+    peak_label: what the peak memory is of.
+    """
+    title = f"{TITLES[summary.task]} (n = {summary.cases} {'case' if summary.cases == 1 else 'cases'})"
+    shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1), pad_edge=False)
+    peaks = any(line.peak_bytes is not None for line in summary.lines)
+    failures = any(line.failed for line in summary.lines)
+    shown.add_column("method", no_wrap=True)
+    for heading in ("steps", "NFE", "calls"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for metric in summary.metrics.values():
+        shown.add_column(heading_of(metric), justify="left", no_wrap=True)
+    for heading in ["s / picture", *([peak_label] if peaks else []), *(["failed"] if failures else [])]:
+        shown.add_column(heading, justify="right")
+    for group in (summary.methods, tuple(line for line in summary.lines if line.row.control)):
+        for line in group:
+            shown.add_row(*_cells(line, summary, peaks, failures), end_section=line is group[-1])
+    return shown
+
+
+def notes(summaries: list[Summary]) -> str:
+    """What the signs in the tables mean."""
+    compared = any(len(summary.methods) > 1 for summary in summaries)
+    marks = (
+        f" Under a value: its difference from the first row, paired over cases; {BETTER} better, {WORSE} worse, {OTHER} other, where "
+        "the 95 % interval of that difference leaves zero out."
+        if compared
+        else ""
+    )
+    return (
+        "NFE: network rows for one picture, counted at the network. calls: network calls for a batch. ± and [ ]: 95 % interval "
+        "over cases." + marks
+    )
+
+
+def heading_of(metric: Metric) -> str:
+    """A metric's heading with its unit."""
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+def _cells(line: Line, summary: Summary, peaks: bool, failures: bool) -> list[str]:
+    row = line.row
+    cells = [row.label, "" if row.control and not line.nfe else str(row.steps), count(line.nfe), count(line.calls)]
+    for name, metric in summary.metrics.items():
+        compared = not row.control and line is not summary.methods[0]
+        value = score(line.scores[name], metric, summary.cases)
+        cells.append(f"{value}\n[dim]{difference(line.differences[name], metric)}[/dim]" if compared else value)
+    cells.append("" if line.seconds is None else seconds(line.seconds))
+    if peaks:
+        cells.append("" if line.peak_bytes is None else f"{line.peak_bytes / 2**30:.2f} GiB")
+    if failures:
+        cells.append(str(line.failed) if line.failed else "")
+    return cells
+
+
+def count(value: float | None) -> str:
+    """A number of evaluations: whole unless batches differed."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if math.isclose(value, round(value), abs_tol=1e-9) else f"{value:.1f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds with three figures or so."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def score(estimate: Estimate, metric: Metric, cases: int) -> str:
+    """A mean with its interval, and the number of cases where it is not all of them: "21.30 ±0.45"."""
+    if estimate.count == 0:
+        return "-"
+    number = f"{_shown(estimate.mean, metric):.{metric.digits}f}"
+    fewer = f" n={estimate.count}" if estimate.count < cases else ""
+    if math.isnan(estimate.low):
+        return number + fewer
+    if metric.proportion:
+        low, high = (f"{_shown(end, metric):.{metric.digits}f}" for end in (estimate.low, estimate.high))
+        return f"{number} \\[{low}, {high}]{fewer}"  # the backslash keeps rich from reading markup
+    return f"{number} ±{_shown(estimate.half, metric):.{metric.digits}f}{fewer}"
+
+
+def difference(estimate: Estimate, metric: Metric) -> str:
+    """A paired difference with its interval, marked where the interval leaves zero out: "+0.42 ±0.21 ▲"."""
+    if estimate.count == 0:
+        return ""
+    number = f"{_shown(estimate.mean, metric):+.{metric.digits}f}"
+    if math.isnan(estimate.low):
+        return number
+    mark = ""
+    if estimate.excludes_zero:
+        better = metric.higher_is_better
+        mark = f" {OTHER}" if better is None else f" {BETTER}" if better == (estimate.mean > 0) else f" {WORSE}"
+    return f"{number} ±{_shown(estimate.half, metric):.{metric.digits}f}{mark}"
+
+
+def _shown(value: float, metric: Metric) -> float:
+    return value * 100 if metric.unit == "%" else value
