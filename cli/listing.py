@@ -1,0 +1,87 @@
+"""`fe list`: what can be combined, with where it comes from and what can be set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import click
+
+from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError, Table
+
+TABLES = {"solvers": SOLVERS, "editors": EDITORS, "models": MODELS, "metrics": METRICS, "cases": CASES}
+STEPS = 28
+Row = list[str]
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(list(TABLES)), required=False)
+def listing(what: str | None) -> None:
+    """Show solvers, editors, models, metrics and cases, with what can be set (all kinds, unless one is named).
+
+    A plug-in that fails to import is shown with the reason.
+    """
+    for kind in [what] if what else TABLES:
+        _show(kind, TABLES[kind])
+
+
+def _show(kind: str, table: Table) -> None:
+    from .screen import console, show
+
+    headings, cells = COLUMNS[kind]
+    rows: list[Row] = []
+    options: list[Row] = []
+    faults: list[str] = []
+    for name in table:
+        try:
+            rows.append([name, *cells(name, table[name]), table.origin(name), _first_sentence(table[name])])
+            options += _options(name, table[name])
+        except RegistryError as fault:
+            faults.append(str(fault))
+        except Exception as fault:  # a plug-in may fail in any way; the rest must go on
+            faults.append(f"{table.kind} {name!r} of {table.origin(name)} cannot be used: {fault!r}")
+    show(kind, ["name", *headings, "from", "what it is"], rows, right=headings)
+    if options:
+        show(f"options of {kind}", ["option", "default", "allowed", "meaning"], options)
+    for line in faults:
+        console().print(f"not usable: {line}", style="red", markup=False)
+
+
+def _solver(name: str, kind: type) -> Row:
+    from ..experiments.names import build_solver
+
+    solver = build_solver(name)
+    return [str(solver.order), str(solver.nfe(STEPS)), "yes" if solver.reversible else ""]
+
+
+def _metric(name: str, kind: type) -> Row:
+    from ..experiments.names import build_metric
+
+    metric = build_metric(name)
+    better = {True: "higher", False: "lower", None: ""}[metric.higher_is_better]
+    return [metric.label, metric.unit, better, ", ".join(metric.tasks)]
+
+
+def _nothing(name: str, kind: type) -> Row:
+    return []
+
+
+COLUMNS: dict[str, tuple[list[str], Callable[[str, type], Row]]] = {
+    "solvers": (["order", f"evaluations in {STEPS} steps", "reversible"], _solver),
+    "editors": ([], _nothing),
+    "models": ([], _nothing),
+    "metrics": (["label", "unit", "better", "for"], _metric),
+    "cases": ([], _nothing),
+}
+
+
+def _options(name: str, kind: type) -> Iterator[Row]:
+    from ..options import describe
+
+    for option, default, allowed, meaning in describe(kind):
+        yield [f"{name}.{option}", default, allowed, meaning]
+
+
+def _first_sentence(kind: type) -> str:
+    paragraph = (kind.__doc__ or "").strip().partition("\n\n")[0]
+    return re.split(r"(?<=\.)\s+(?=[A-Z`])", " ".join(paragraph.split()))[0].rstrip(".")
