@@ -31,12 +31,13 @@ def followed(start: Tensor, steps: Iterable[Step[Any]], keep: bool) -> tuple[Ste
 def noise_free(up: Sequence[Tensor], down: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The direct path Z(t) at the knots, from the noise end to the image end.
 
-    up: Z_src at the knots from the image to the noise. down: Z_tar at the same knots from the noise to the image.
+    up: Z_src at the knots (two or more) from the image to the noise. down: Z_tar at the same knots, from the noise back.
     Raises ValueError if they have different numbers of knots.
     """
     if len(up) != len(down):
         raise ValueError(f"the two walks need the same knots, got {len(up)} up and {len(down)} down")
-    return tuple(up[0] + target - source for target, source in zip(down, reversed(up), strict=True))
+    between = [up[0] + target - source for target, source in zip(down[1:-1], up[-2:0:-1], strict=True)]
+    return (up[0], *between, down[-1])  # the ends without rounding
 
 
 def direct_path(solver: Solver[Any], field: Field, up: Sequence[Tensor], grid: TimeGrid) -> tuple[Tensor, ...]:
