@@ -48,18 +48,24 @@ def _range_text(low: float | None, high: float | None) -> str:
 def describe(kind: type) -> list[tuple[str, str, str, str]]:
     """(name, default, range or choices, help) of every option of a dataclass `kind`, for `fe list`."""
     rows = []
-    for field in dataclasses.fields(kind):
+    for field in _fields(kind):
         low, high = field.metadata.get("low"), field.metadata.get("high")
         choices = field.metadata.get("choices", ())
         bounds = " | ".join(choices) or (_range_text(low, high) if low is not None or high is not None else "")
-        rows.append((field.name, str(field.default), bounds, str(field.metadata.get("help", ""))))
+        default = "required" if field.default is dataclasses.MISSING else str(field.default)
+        rows.append((field.name, default, bounds, str(field.metadata.get("help", ""))))
     return rows
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
+    """The options of `kind`; a plug-in's plain class has none."""
+    return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
 def parse(kind: type, values: Mapping[str, str]) -> dict[str, Any]:
     """Turn text values into keyword arguments for the dataclass `kind`. Raises OptionError naming the option."""
     hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in _fields(kind)]
     parsed = {}
     for name, text in values.items():
         key = name.replace("-", "_")
@@ -78,12 +84,18 @@ def _convert(text: str, hint: Any, name: str) -> Any:
     for arm in arms:
         if arm is bool and text.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
             return text.lower() in ("true", "yes", "on", "1")
-        if arm is str or get_origin(arm) is Literal:
+        if arm is str or (get_origin(arm) is Literal and text in get_args(arm)):
             return text
         if arm in (int, float):
             try:
                 return arm(text)
             except ValueError:
                 continue
-    wanted = " or ".join(getattr(arm, "__name__", str(arm)) for arm in arms if arm is not type(None))
+    wanted = " or ".join(_kind_text(arm) for arm in arms if arm is not type(None))
     raise OptionError(f"{name} must be {wanted}, got {text!r}")
+
+
+def _kind_text(arm: Any) -> str:
+    if get_origin(arm) is Literal:
+        return " or ".join(map(str, get_args(arm)))
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(arm, str(arm))

@@ -88,6 +88,9 @@ class Table(Mapping[str, type]):
                 f"{self.kind} {name!r} of {_owner(entry)} is {loaded!r}, which does not extend "
                 f"{base.__module__}.{base.__name__}"
             )
+        missing = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
+        if missing:
+            raise RegistryError(f"{self.kind} {name!r} of {_owner(entry)} is not complete: it does not define {missing}")
         return loaded
 
 
