@@ -1,0 +1,126 @@
+"""Typed options: text to values, ranges, and sentences for what does not fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from fe.options import OptionError, check, describe, option, parse
+
+
+@dataclass(frozen=True)
+class Sample:
+    steps: int = option(28, "how many steps", low=1, high=100)
+    strength: float = option(0.5, "how strong", low=0.0)
+    ceiling: float = option(0.0, "at the most nothing", high=0.0)
+    limit: int | None = option(None, "stop after; none for no limit", low=1)
+    either: int | float = option(1, "a number")
+    how: str = option("replace", "which way", choices=("replace", "add"))
+    where: Literal["cpu", "gpu"] = option("cpu", "on what")
+    verbose: bool = option(False, "say more")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    n_max: int = 3
+
+
+@dataclass(frozen=True)
+class Needy:
+    folder: str
+
+
+class Plain:
+    """What a plug-in may be: a class without options."""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("steps", "12", 12),
+        ("strength", "1e-1", 0.1),
+        ("limit", "none", None),
+        ("limit", "All", None),
+        ("limit", "3", 3),
+        ("either", "2", 2),
+        ("either", "2.5", 2.5),
+        ("how", "add", "add"),
+        ("where", "gpu", "gpu"),
+        ("verbose", "yes", True),
+        ("verbose", "Off", False),
+    ],
+)
+def test_text_becomes_a_value_of_the_declared_type(name: str, text: str, value: Any) -> None:
+    parsed = parse(Sample, {name: text})
+    assert parsed == {name: value}
+    assert type(parsed[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("steps", "2.5", "Sample.steps must be a whole number, got '2.5'"),
+        ("strength", "strong", "Sample.strength must be a number, got 'strong'"),
+        ("limit", "few", "Sample.limit must be a whole number, got 'few'"),
+        ("either", "x", "Sample.either must be a whole number or a number, got 'x'"),
+        ("where", "tpu", "Sample.where must be cpu or gpu, got 'tpu'"),
+        ("verbose", "2", "Sample.verbose must be true or false, got '2'"),
+        ("step", "2", "Sample has no option 'step'; did you mean steps?"),
+        ("zzz", "2", "Sample has no option 'zzz'; it has: steps, strength, ceiling"),
+    ],
+)
+def test_text_that_does_not_fit_is_refused_in_one_sentence(name: str, text: str, message: str) -> None:
+    with pytest.raises(OptionError) as refusal:
+        parse(Sample, {name: text})
+    assert str(refusal.value).startswith(message)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "Sample.steps must be from 1 to 100, got 0"),
+        ({"steps": 101}, "Sample.steps must be from 1 to 100, got 101"),
+        ({"strength": -0.1}, "Sample.strength must be at least 0, got -0.1"),
+        ({"ceiling": 0.1}, "Sample.ceiling must be at most 0, got 0.1"),
+        ({"strength": math.nan}, "Sample.strength must be a finite number, got nan"),
+        ({"strength": math.inf}, "Sample.strength must be a finite number, got inf"),
+        ({"limit": 0}, "Sample.limit must be at least 1, got 0"),
+        ({"how": "mix"}, "Sample.how must be one of replace, add, got 'mix'"),
+    ],
+)
+def test_values_are_held_to_their_ranges(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as refusal:
+        Sample(**values)
+    assert str(refusal.value) == message
+
+
+def test_the_ends_of_a_range_belong_to_it() -> None:
+    assert Sample(steps=1, strength=0.0).steps == 1
+    assert Sample(steps=100, ceiling=0.0).steps == 100
+
+
+def test_dashes_stand_for_underscores() -> None:
+    assert parse(Sampled, {"n-max": "2"}) == parse(Sampled, {"n_max": "2"}) == {"n_max": 2}
+
+
+def test_describe_gives_default_range_and_help() -> None:
+    rows = {name: (default, bounds, help) for name, default, bounds, help in describe(Sample)}
+    assert rows["steps"] == ("28", "from 1 to 100", "how many steps")
+    assert rows["strength"] == ("0.5", "at least 0", "how strong")
+    assert rows["ceiling"] == ("0.0", "at most 0", "at the most nothing")
+    assert rows["how"] == ("replace", "replace | add", "which way")
+    assert rows["limit"][0] == "None"
+    assert describe(Needy) == [("folder", "required", "", "")]
+
+
+def test_a_plain_class_has_no_options() -> None:
+    assert parse(Plain, {}) == {}
+    assert describe(Plain) == []
+    with pytest.raises(OptionError, match="Plain has no option 'a'; it has: no options"):
+        parse(Plain, {"a": "1"})
