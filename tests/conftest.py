@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from fe.models.flux import FluxModel
+from fe.scenes.text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -69,3 +70,55 @@ def golden_model() -> Callable[[str], FluxModel]:
         )
 
     return build
+
+
+def build_tiny_pipeline(*, guided: bool, dtype: torch.dtype = torch.float32) -> FluxPipeline:
+    """A whole FluxPipeline of toy size with random weights: 2x2-pixel latents, text of 16 tokens."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        transformer = FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            guidance_embeds=guided,
+            axes_dims_rope=(4, 6, 6),
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        clip, t5 = clip_encoder(32), t5_encoder(32)
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**(DEV_SCHEDULER if guided else SCHNELL_SCHEDULER)),
+        vae=vae.eval(),
+        text_encoder=clip.eval(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=t5.eval(),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer.eval(),
+    ).to(dtype)
+
+
+@pytest.fixture
+def tiny_pipeline() -> Callable[..., FluxPipeline]:
+    """`build_tiny_pipeline`: a new toy pipeline at every call, always with the same weights."""
+    return build_tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guided toy pipeline as `FluxPipeline.save_pretrained` writes it; tests copy it before they change anything."""
+    folder = tmp_path_factory.mktemp("flux") / "tiny"
+    build_tiny_pipeline(guided=True).save_pretrained(folder)
+    return folder
