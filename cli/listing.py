@@ -15,14 +15,17 @@ Row = list[str]
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(list(TABLES)), required=False)
+@click.argument("what", type=click.Choice([*TABLES, "presets"]), required=False)
 def listing(what: str | None) -> None:
-    """Show solvers, editors, models, metrics and cases, with what can be set (all kinds, unless one is named).
+    """Show solvers, editors, models, metrics, cases and presets, with what can be set (all, unless one is named).
 
     A plug-in that fails to import is shown with the reason.
     """
-    for kind in [what] if what else TABLES:
-        _show(kind, TABLES[kind])
+    for kind in TABLES if what is None else [what]:
+        if kind in TABLES:
+            _show(kind, TABLES[kind])
+    if what in (None, "presets"):
+        _show_presets()
 
 
 def _show(kind: str, table: Table) -> None:
@@ -45,6 +48,14 @@ def _show(kind: str, table: Table) -> None:
         show(f"options of {kind}", ["option", "default", "allowed", "meaning"], options)
     for line in faults:
         console().print(f"not usable: {line}", style="red", markup=False)
+
+
+def _show_presets() -> None:
+    from ..editors.presets import PRESETS
+    from .screen import show
+
+    rows = [[name, one.solver, str(one.steps), str(one.editor)] for name, one in PRESETS.items()]
+    show("presets", ["name", "solver", "steps", "editor"], rows, right=["steps"])
 
 
 def _solver(name: str, kind: type) -> Row:

@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "Hold a solver to what it claims.",
 }
 MODULES = {"list": "listing"}  # where a command's module is not called as the command is
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -67,7 +68,9 @@ def _quieten() -> None:
     warnings.filterwarnings("default", module=r"fe(\.|$)")
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+)
 @click.version_option(package_name="fe-toolkit", prog_name="fe")
 @click.option(
     "--debug", is_flag=True, envvar="FE_DEBUG", show_envvar=True, help="Show tracebacks and other libraries' warnings."
