@@ -9,8 +9,10 @@ import pytest
 import torch
 from fe.cases.base import Case
 from fe.cases.mixture import CLOUDS, STD, MixtureCases, modes
+from fe.experiments.names import build_cases, build_metric, load_model
 from fe.metrics.base import Result
 from fe.metrics.mixture import ModeDistance, TransportCost, WrongMode
+from fe.models.mixture import MixtureModel
 from fe.options import OptionError
 
 
@@ -80,3 +82,12 @@ def test_only_clouds_of_the_mixture_suit() -> None:
         assert metric.suits(cloud)
         assert not metric.suits(picture)
         assert not metric.suits(replace(cloud, target="a blue star"))
+
+
+def test_they_are_in_the_registry() -> None:
+    assert build_cases("mixture", {"points": "7", "target": "printed-target"}) == MixtureCases(
+        points=7, target="printed-target"
+    )
+    assert isinstance(load_model("mixture", device="cpu"), MixtureModel)
+    for name, kind in (("transport-cost", TransportCost), ("wrong-mode", WrongMode), ("mode-distance", ModeDistance)):
+        assert isinstance(build_metric(name), kind)
