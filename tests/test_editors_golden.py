@@ -153,10 +153,12 @@ def test_round_trip(name: str, golden: Golden, golden_model: GoldenModel) -> Non
 
 
 def injection(case: dict[str, Any], memory: str) -> Injection:
-    q_ratio, k_ratio, v_ratio = case["qkv_ratio"]
+    """The case's settings as options. The public code's `reuse_v` means "replace v, unscaled", whatever else is asked for."""
+    q_ratio, k_ratio, v_ratio = (1.0, 1.0, 1.0) if case["reuse_v"] else case["qkv_ratio"]
+    strategy = "replace_v" if case["reuse_v"] else case["editing_strategy"]
     return Injection(
         inject=case["inject_step"],
-        strategy=case["editing_strategy"].replace(" ", "+"),
+        strategy=strategy.replace(" ", "+"),
         first_block=case["start_layer_index"],
         last_block=case["end_layer_index"],
         q_ratio=q_ratio,
