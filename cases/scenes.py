@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from ..options import OptionError, check, option
 from ..scenes.attributes import KINDS
-from ..scenes.counterfactual import EditCase, Split, edit_case
+from ..scenes.counterfactual import EditCase, edit_case
 from .base import Case, CaseSet
 
 WHOLE = 600
@@ -19,7 +20,7 @@ class ScenesCases(CaseSet):
     """Counterfactual edits of the scenes world; the kinds take turns, so that every six (or as many as are named) cases hold
     each kind once. Raises OptionError for options out of range; `take` raises ValueError past the end of a split."""
 
-    split: Split = option("test", "the seeds to draw from", choices=("test", "development"))
+    split: Literal["test", "development"] = option("test", "the seeds to draw from", choices=("test", "development"))
     kinds: str = option("all", f"kinds of edit, separated by commas: {', '.join(KINDS)}; or all")
     offset: int = option(0, "cases to pass over", low=0)
 

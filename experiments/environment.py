@@ -24,9 +24,7 @@ def environment(device: str) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit(),
         "versions": {"python": platform.python_version()} | {name: found for name in _PACKAGES if (found := _version(name))},
-        "device": torch.cuda.get_device_name(device)
-        if device.startswith("cuda")
-        else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }

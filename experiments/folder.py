@@ -57,6 +57,11 @@ class RunFolder:
         """The records of those cells that came out without an error, by key."""
         return only(read_records(self.path / RECORDS), keys)
 
+    def failures(self) -> list[str]:
+        """Why cells failed, in the order in which they did; those that came out later are not among them."""
+        failed = (record for record in read_records(self.path / RECORDS) if record.error is not None)
+        return [f"{record.case} in {record.row}: {record.error}" for record in failed]
+
     def picture(self, group: str, case: str) -> Path:
         """Where the picture of a case lies: `group` is a row's name, "source" or "truth"."""
         return self.path / PICTURES / _safe(group) / f"{_safe(case)}.png"

@@ -59,7 +59,7 @@ def load_model(spec: str, *, device: str = "auto", dtype: str = "float32", local
 
 
 def pick_device(device: str) -> str:
-    """`device` itself, or for "auto" the GPU where there is one. Raises ValueError if a device is asked for that is not here."""
+    """`device` itself, or for "auto" the GPU where there is one. Raises ValueError if a GPU is asked for that is not here."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

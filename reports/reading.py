@@ -35,7 +35,20 @@ def reading(summary: Summary) -> str:
     if math.isnan(difference.low):
         return f"{opening}{cost}{beside}."
     clear = "is clear of zero" if difference.excludes_zero else "is not clear of zero"
-    return f"{opening}{cost}{beside}; the paired difference {clear} (95 %, n = {difference.count})."
+    return (
+        f"{opening}{cost}{beside}; the paired difference {clear} (95 %, n = {difference.count}).{_besides(best, name, summary)}"
+    )
+
+
+def _besides(best: Line, decided: str, summary: Summary) -> str:
+    """Where else the best row clearly differs from the first, for better or worse."""
+    first = summary.methods[0]
+    others = [
+        f"{metric.label} {_value(best, name, metric)} against {_value(first, name, metric)}"
+        for name, metric in summary.metrics.items()
+        if name != decided and best.differences[name].excludes_zero
+    ]
+    return f" It also has {', '.join(others)}." if others else ""
 
 
 def _rest_behind_first(rest: list[Line], name: str, summary: Summary) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -15,11 +16,8 @@ TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it a
 BETTER, WORSE, OTHER = "▲", "▼", "◆"
 
 
-def table(summary: Summary, peak_label: str) -> Table:
-    """One task as a table: cost beside quality, methods first, controls apart. Fits 120 columns with up to four scores.
-
-    peak_label: what the peak memory is of.
-    """
+def table(summary: Summary) -> Table:
+    """One task as a table: cost beside quality, methods first, controls apart. Fits 120 columns with up to four scores."""
     title = f"{TITLES[summary.task]} (n = {summary.cases} {'case' if summary.cases == 1 else 'cases'})"
     shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1), pad_edge=False)
     peaks = any(line.peak_bytes is not None for line in summary.lines)
@@ -28,28 +26,29 @@ def table(summary: Summary, peak_label: str) -> Table:
     for heading in ("steps", "NFE", "calls"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for metric in summary.metrics.values():
-        shown.add_column(heading_of(metric), justify="left", no_wrap=True)
-    for heading in ["s / picture", *([peak_label] if peaks else []), *(["failed"] if failures else [])]:
-        shown.add_column(heading, justify="right")
+        shown.add_column(f"{metric.label}\n{metric.unit}".strip(), justify="left", no_wrap=True)
+    for heading in ["seconds", *(["peak\nGiB"] if peaks else []), *(["failed"] if failures else [])]:
+        shown.add_column(heading, justify="right", no_wrap=True)
     for group in (summary.methods, tuple(line for line in summary.lines if line.row.control)):
         for line in group:
             shown.add_row(*_cells(line, summary, peaks, failures), end_section=line is group[-1])
     return shown
 
 
-def notes(summaries: list[Summary]) -> str:
-    """What the signs in the tables mean."""
-    compared = any(len(summary.methods) > 1 for summary in summaries)
-    marks = (
-        f" Under a value: its difference from the first row, paired over cases; {BETTER} better, {WORSE} worse, {OTHER} other, where "
-        "the 95 % interval of that difference leaves zero out."
-        if compared
-        else ""
-    )
-    return (
-        "NFE: network rows for one picture, counted at the network. calls: network calls for a batch. ± and [ ]: 95 % interval "
-        "over cases." + marks
-    )
+def notes(summaries: Sequence[Summary], on_gpu: bool) -> str:
+    """What the headings and the signs in the tables mean."""
+    said = [
+        "NFE: network rows for one picture; calls: network calls for a batch; both counted at the network.",
+        "seconds: editing one picture, its part of the batch's time.",
+        f"peak: memory {'on the GPU' if on_gpu else 'of the whole process, libraries and weights included'}.",
+        "± and [ ]: 95 % interval over cases.",
+    ]
+    if any(len(summary.methods) > 1 for summary in summaries):
+        said.append(
+            f"Under a value: its difference from the first row, paired over cases; {BETTER} better, {WORSE} worse, {OTHER} other, "
+            "where its 95 % interval leaves zero out."
+        )
+    return " ".join(said)
 
 
 def heading_of(metric: Metric) -> str:
@@ -66,7 +65,7 @@ def _cells(line: Line, summary: Summary, peaks: bool, failures: bool) -> list[st
         cells.append(f"{value}\n[dim]{difference(line.differences[name], metric)}[/dim]" if compared else value)
     cells.append("" if line.seconds is None else seconds(line.seconds))
     if peaks:
-        cells.append("" if line.peak_bytes is None else f"{line.peak_bytes / 2**30:.2f} GiB")
+        cells.append("" if line.peak_bytes is None else f"{line.peak_bytes / 2**30:.2f}")
     if failures:
         cells.append(str(line.failed) if line.failed else "")
     return cells

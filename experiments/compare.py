@@ -1,0 +1,99 @@
+"""A comparison from its request to its summaries, for the command line and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..cases.base import Case
+from ..models.base import Model
+from ..registry import EDITORS, SOLVERS, RegistryError
+from .environment import environment
+from .execute import execute
+from .fingerprint import hash_model, plan_hash
+from .folder import RunFolder
+from .names import build_cases, load_model, pick_device
+from .plan import Comparison, Method, Row, make_rows, metrics_for
+from .run import Cell, Metrics, Watch, make_cells, run
+from .summary import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A comparison whose names have become objects, checked by a dry run; nothing has been computed yet."""
+
+    plan: Comparison
+    model: Model[Any]
+    cases: Sequence[Case]
+    metrics: Metrics
+    rows: Sequence[Row]
+    cells: Sequence[Cell]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model runs on a GPU."""
+        return pick_device(self.plan.device).startswith("cuda")
+
+    @property
+    def hash(self) -> str:
+        """The identity of the comparison: that of its cells."""
+        return plan_hash([cell.key for cell in self.cells])
+
+
+def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ...]]:
+    """The methods whose editor and solver can be imported, and why others cannot, a sentence each.
+    Raises RegistryError if a name is unknown or no method is left."""
+    kept: list[Method] = []
+    faults: dict[str, None] = {}
+    for method in methods:
+        try:
+            EDITORS[method.editor], SOLVERS[method.solver]
+        except RegistryError as fault:
+            if method.editor not in EDITORS or method.solver not in SOLVERS:
+                raise
+            faults[str(fault)] = None
+        else:
+            kept.append(method)
+    if not kept:
+        raise RegistryError("; ".join(faults))
+    return tuple(kept), tuple(faults)
+
+
+def prepare(plan: Comparison) -> Prepared:
+    """Build what a comparison needs. Raises RegistryError, OptionError, ValueError or LookupError, in one sentence each."""
+    cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
+    metrics = metrics_for(cases)
+    device = pick_device(plan.device)
+    model = load_model(plan.model, device=device, dtype=plan.dtype)
+    rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
+    numerics = f"{plan.dtype}|{device.partition(':')[0]}"
+    return Prepared(plan, model, cases, metrics, rows, make_cells(rows, cases, hash_model(model), numerics))
+
+
+def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> RunFolder:
+    """The folder for the run's results, with its run.json. Raises ValueError if it is taken (see RunFolder.open)."""
+    here = {"comparison": prepared.plan.described()} | environment(pick_device(prepared.plan.device))
+    return RunFolder.open(out, prepared.hash, here, overwrite)
+
+
+def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, *, batch: int, pictures: bool) -> list[Summary]:
+    """Run what is not done yet, and summarise it all: one summary for each task."""
+    run(prepared.model, prepared.cells, prepared.metrics, folder, watch, batch=batch, pictures=pictures)
+    records = folder.done({cell.key for cell in prepared.cells})
+    tasks = dict.fromkeys(row.task for row in prepared.rows)
+    return [summarise(task, prepared.cells, records, prepared.metrics[task]) for task in tasks]
+
+
+def paths(prepared: Prepared) -> Mapping[str, Sequence[Tensor]]:
+    """The noise-free path of the first case under every edit that is no control: decoded states, by the row's name."""
+    case, seed = prepared.cases[0], prepared.plan.seeds[0]
+    walked = {}
+    for row in prepared.rows:
+        if row.task == "edit" and not row.control:
+            outcome = execute(prepared.model, row.editor, row.solver, row.steps, [case], seed, keep_path=True)
+            walked[row.name] = [prepared.model.decode(state)[0] for state in outcome.edit.path]
+    return walked

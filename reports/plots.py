@@ -1,0 +1,87 @@
+"""Plots of a comparison, drawn without a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..experiments.summary import Line, Summary
+from .table import TITLES, heading_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+_POINTS = 60  # paths drawn; more hide each other
+
+
+def quality_plot(summaries: Sequence[Summary], path: Path) -> bool:
+    """Each task's deciding score against its NFE, a line a method, with 95 % intervals. Returns whether there was any."""
+    drawn = [(summary, name) for summary in summaries if (name := _deciding(summary)) is not None]
+    if not drawn:
+        return False
+    figure = _figure(len(drawn))
+    for axes, (summary, name) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        _quality(axes, summary, name)
+    _save(figure, path)
+    return True
+
+
+def _deciding(summary: Summary) -> str | None:
+    better = (name for name, metric in summary.metrics.items() if metric.higher_is_better is not None)
+    return next(better, None)
+
+
+def _quality(axes: Any, summary: Summary, name: str) -> None:
+    metric = summary.metrics[name]
+    scale = 100 if metric.unit == "%" else 1
+    by_label: dict[str, list[Line]] = {}
+    for line in summary.methods:
+        if line.nfe is not None and line.scores[name].count:
+            by_label.setdefault(line.row.label, []).append(line)
+    for label, lines in by_label.items():
+        lines.sort(key=lambda line: line.nfe or 0)
+        means = [line.scores[name].mean * scale for line in lines]
+        low = [(line.scores[name].mean - line.scores[name].low) * scale for line in lines]
+        high = [(line.scores[name].high - line.scores[name].mean) * scale for line in lines]
+        axes.errorbar([line.nfe for line in lines], means, yerr=(low, high), marker="o", capsize=3, label=label)
+    for line in summary.lines:
+        if line.row.control and not line.row.of_truth and line.nfe == 0 and line.scores[name].count:
+            axes.axhline(line.scores[name].mean * scale, linestyle=":", color="grey", label=line.row.label)
+    better = "higher" if metric.higher_is_better else "lower"
+    axes.set(
+        xlabel="NFE: network rows a picture", ylabel=f"{heading_of(metric)}, {better} is better", title=TITLES[summary.task]
+    )
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+
+
+def path_plot(paths: Mapping[str, Sequence[Tensor]], path: Path) -> None:
+    """How points move from source to result, a panel a method: states (P, 2) along the noise-free path."""
+    import torch
+
+    figure = _figure(len(paths))
+    panels = figure.subplots(1, len(paths), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, (label, states) in zip(panels, paths.items(), strict=True):
+        walked = torch.stack([state[:_POINTS].float().cpu() for state in states]).numpy()  # (knots, points, 2)
+        axes.plot(walked[:, :, 0], walked[:, :, 1], color="grey", linewidth=0.6, alpha=0.6)
+        axes.scatter(*walked[0].T, s=12, label="source", zorder=3)
+        axes.scatter(*walked[-1].T, s=12, label="result", zorder=3)
+        axes.set(title=label, aspect="equal")
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _figure(panels: int) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6 * panels, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)  # its own canvas: no screen, and no state shared with a user's pyplot
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)
