@@ -155,7 +155,8 @@ def test_injecting_a_run_into_itself_changes_nothing(model: FluxModel) -> None:
 
 
 def met(hook: AttentionHook, tick: Tick, value: Tensor) -> Tensor:
-    return hook(tick, Point("single", 0, "v"), value)
+    result: Tensor = hook(tick, Point("single", 0, "v"), value)
+    return result
 
 
 def test_stored_features_are_copies() -> None:
