@@ -16,7 +16,7 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary positions as one complex product: (B, tokens, heads, 32), in float32. A fifth of the time of diffusers' way."""
     cos, sin = rotary  # (tokens, 32), each value twice
     turn = torch.complex(cos[:, ::2].contiguous(), sin[:, ::2].contiguous())[:, None]  # (tokens, 1, 16)
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turn).flatten(-2)
 
 
@@ -47,7 +47,7 @@ class ExplicitAttention:
         if image_rotary_emb is not None:
             query, key = _rotate(torch.cat((query, key), dim=2), image_rotary_emb).to(value.dtype).chunk(2, dim=2)
         scores = query.transpose(1, 2) @ key.permute(0, 2, 3, 1) * query.shape[-1] ** -0.5  # (B, heads, tokens, tokens)
-        mixed = (scores.softmax(dim=-1).to(value.dtype) @ value.transpose(1, 2)).transpose(1, 2).flatten(2)
+        mixed: Tensor = (scores.softmax(dim=-1).to(value.dtype) @ value.transpose(1, 2)).transpose(1, 2).flatten(2)
         if encoder_hidden_states is None:
             return mixed
         return attn.to_out[1](attn.to_out[0](mixed[:, text:])), attn.to_add_out(mixed[:, :text])

@@ -61,8 +61,7 @@ class Scene:
     def caption(self) -> str:
         """The sentence that states all six attributes."""
         return (
-            f"a {self.size} {self.colour} {self.shape} at the {self.position} "
-            f"on a {self.pattern} {self.background} background"
+            f"a {self.size} {self.colour} {self.shape} at the {self.position} on a {self.pattern} {self.background} background"
         )
 
     def indices(self) -> tuple[int, ...]:

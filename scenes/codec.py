@@ -45,7 +45,7 @@ class PatchCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ha
         self,
         in_channels: int = 3,
         latent_channels: int = 16,
-        block_out_channels: tuple[int, ...] = (COMPONENTS, COMPONENTS, COMPONENTS),  # three: diffusers reads "4 pixels a latent"
+        block_out_channels: tuple[int, ...] = (64, 64, 64),  # three of them: diffusers reads "4 pixels a latent"
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,
     ) -> None:
@@ -55,32 +55,35 @@ class PatchCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ha
         self.basis = nn.Parameter(torch.eye(COMPONENTS, 3 * PATCH * PATCH), requires_grad=False)
         self.spread = nn.Parameter(torch.ones(COMPONENTS), requires_grad=False)
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[PatchLatents]:
-        """Latents of pictures (B, 3, H, W) in [-1, 1]."""
+    def latents(self, x: Tensor) -> Tensor:
+        """Latents (B, 16, H/4, W/4) of pictures (B, 3, H, W) in [-1, 1]; ValueError unless 8 divides both sides."""
         if x.shape[-1] % PATCH or x.shape[-2] % PATCH:
             raise ValueError(f"the sides of a picture must be multiples of {PATCH}; got {x.shape[-1]}x{x.shape[-2]}")
-        patches = functional.pixel_unshuffle(x, PATCH)  # (B, 192, H/8, W/8)
-        centred = patches - self.mean[:, None, None]
+        centred = functional.pixel_unshuffle(x, PATCH) - self.mean[:, None, None]  # (B, 192, H/8, W/8)
         coefficients = torch.einsum("kp,bphw->bkhw", self.basis, centred)  # (B, 64, H/8, W/8)
-        scaled = coefficients / self.spread.sqrt()[:, None, None]
-        latents = PatchLatents(functional.pixel_shuffle(scaled, 2))  # (B, 16, H/4, W/4)
-        return AutoencoderKLOutput(latent_dist=latents) if return_dict else (latents,)
+        return functional.pixel_shuffle(coefficients / self.spread.sqrt()[:, None, None], 2)
+
+    def pictures(self, z: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) of latents (B, 16, H/4, W/4); values can pass [-1, 1] slightly and are not cut."""
+        coefficients = functional.pixel_unshuffle(z, 2) * self.spread.sqrt()[:, None, None]  # (B, 64, H/8, W/8)
+        patches = torch.einsum("kp,bkhw->bphw", self.basis, coefficients) + self.mean[:, None, None]
+        return functional.pixel_shuffle(patches, PATCH)
+
+    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[PatchLatents]:
+        """`latents` as diffusers asks for them: `encode(x).latent_dist.mode()`."""
+        found = PatchLatents(self.latents(x))
+        return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)
 
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[Tensor]:
-        """Pictures (B, 3, H, W) of latents (B, 16, H/4, W/4); values can pass [-1, 1] slightly and are not cut."""
-        scaled = functional.pixel_unshuffle(z, 2)  # (B, 64, H/8, W/8)
-        coefficients = scaled * self.spread.sqrt()[:, None, None]
-        patches = torch.einsum("kp,bkhw->bphw", self.basis, coefficients) + self.mean[:, None, None]
-        pictures = functional.pixel_shuffle(patches, PATCH)
+        """`pictures` as diffusers asks for them: `decode(z).sample`; the generator is not used."""
+        pictures = self.pictures(z)
         return DecoderOutput(sample=pictures) if return_dict else (pictures,)
 
     def forward(self, sample: Tensor) -> Tensor:
         """The round trip of pictures (B, 3, H, W) in [-1, 1]."""
-        latents: Tensor = self.encode(sample).latent_dist.mode()  # type: ignore[union-attr]
-        pictures: Tensor = self.decode(latents).sample  # type: ignore[union-attr]
-        return pictures
+        return self.pictures(self.latents(sample))
 
 
 def fit_codec(pictures: Tensor) -> PatchCodec:
@@ -95,7 +98,7 @@ def fit_codec(pictures: Tensor) -> PatchCodec:
     largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
     spread = variance[strongest].sqrt()
     overall = spread.mean().sqrt()  # after the scaling, component k has variance spread[k]
-    codec = PatchCodec(scaling_factor=round(1.0 / float(overall), 6))
+    codec: PatchCodec = PatchCodec(scaling_factor=round(1.0 / float(overall), 6))
     codec.mean.data = mean.float()
     codec.basis.data = (basis * largest.sign()).float()
     codec.spread.data = spread.float()

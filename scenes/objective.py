@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from .codec import PatchCodec
@@ -65,7 +66,7 @@ class Drawer:
         guidance = low + (high - low) * torch.rand(count, generator=generator)
         noise = torch.randn(count, 64, 64, generator=generator)
         pictures = render_indices(attributes.to(self.device), nuisances.to(self.device))
-        latents = self.codec.encode(pictures * 2.0 - 1.0).latent_dist.mode() * self.codec.config.scaling_factor
+        latents = self.codec.latents(pictures * 2.0 - 1.0) * self.codec.config.scaling_factor
         return Batch(
             clean=pack(latents),
             noise=noise.to(self.device),
@@ -97,7 +98,7 @@ class Objective:
         first = torch.arange(len(batch.t), device=batch.t.device) < len(batch.t) // 2
         guidance = torch.where(first, torch.ones_like(batch.guidance), batch.guidance)
         velocity = network(batch.noisy, batch.t, guidance, *network.embed(batch.clip_ids, batch.t5_ids), *self.places)
-        return (velocity.float() - (batch.noise - batch.clean)).square().mean()
+        return functional.mse_loss(velocity.float(), batch.noise - batch.clean)
 
     def distilled(self, network: Network, teacher: Network, batch: Batch) -> Tensor:
         """Against v_u + g (v_c - v_u) of the teacher at guidance 1, and against the data in the first quarter of the rows."""
@@ -107,7 +108,7 @@ class Objective:
         guidance = batch.guidance.clone()
         guidance[:plain] = 1.0
         velocity = network(batch.noisy, batch.t, guidance, *network.embed(batch.clip_ids, batch.t5_ids), *self.places)
-        return (velocity.float() - target).square().mean()
+        return functional.mse_loss(velocity.float(), target)
 
     @torch.no_grad()
     def _guided(self, teacher: Network, batch: Batch, start: int) -> Tensor:
@@ -116,8 +117,12 @@ class Objective:
         count = len(t)
         clip_ids = torch.cat((batch.clip_ids[start:], self.empty[0].expand(count, -1)))
         t5_ids = torch.cat((batch.t5_ids[start:], self.empty[1].expand(count, -1)))
-        both = teacher(
-            torch.cat((x, x)), torch.cat((t, t)), torch.ones(2 * count, device=x.device), *teacher.embed(clip_ids, t5_ids), *self.places
+        both: Tensor = teacher(
+            torch.cat((x, x)),
+            torch.cat((t, t)),
+            torch.ones(2 * count, device=x.device),
+            *teacher.embed(clip_ids, t5_ids),
+            *self.places,
         )
-        captioned, empty = both.float().chunk(2)
+        captioned, empty = both.float().tensor_split(2)
         return empty + g * (captioned - empty)

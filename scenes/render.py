@@ -70,7 +70,6 @@ def _object(attributes: Tensor, n: dict[str, Tensor], x: Tensor, y: Tensor) -> T
     places = x.new_tensor(_PLACES)[attributes[:, _POSITION], None, None]
     radius = x.new_tensor(_RADII)[attributes[:, _SIZE], None, None] + n["radius"]
     u, v = _turn((x - places - n["x"]) / radius, (y - n["y"]) / radius, n["rotation"])
-    u, v = torch.broadcast_tensors(u, v)
     distance = torch.empty_like(u)
     for index, signed_distance in enumerate(DISTANCES):
         rows = (attributes[:, _SHAPE] == index).nonzero().flatten()

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ _CHECKPOINT: Final = "checkpoint.safetensors"
 class Settings:
     """What fixes a training run, apart from its length."""
 
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
     batch: int = 64
     rate: float = 2e-3
     decay: float = 0.999
