@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..cases.base import Case
+from ..metrics.base import Result
 from ..models.base import Model
 from ..registry import EDITORS, SOLVERS, RegistryError
 from .environment import environment
@@ -64,14 +66,24 @@ def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ..
 
 
 def prepare(plan: Comparison) -> Prepared:
-    """Build what a comparison needs. Raises RegistryError, OptionError, ValueError or LookupError, in one sentence each."""
+    """Build what a comparison needs. Raises RegistryError, OptionError, ValueError or LookupError, in one sentence each;
+    OSError where the weights of a metric are missing."""
     cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
     metrics = metrics_for(cases)
+    _rehearse(metrics, cases)
     device = pick_device(plan.device)
     model = load_model(plan.model, device=device, dtype=plan.dtype)
     rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
     numerics = f"{plan.dtype}|{device.partition(':')[0]}"
     return Prepared(plan, model, cases, metrics, rows, make_cells(rows, cases, hash_model(model), numerics))
+
+
+def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
+    """Let every metric score a source as it is, so that one whose weights are missing says so before the work."""
+    for metric in {metric for by_name in metrics.values() for metric in by_name.values()}:
+        case = next(case for case in cases if metric.suits(case))
+        nothing = torch.zeros(1)
+        metric(case, Result(case.picture, nothing, nothing))
 
 
 def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> RunFolder:

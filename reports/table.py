@@ -45,7 +45,7 @@ def notes(summaries: Sequence[Summary], on_gpu: bool) -> str:
     ]
     if any(len(summary.methods) > 1 for summary in summaries):
         said.append(
-            f"Under a value: its difference from the first row, paired over cases; {BETTER} better, {WORSE} worse, {OTHER} other, "
+            f"Under a value: its paired difference from the first row; {BETTER} better, {WORSE} worse, {OTHER} other, "
             "where its 95 % interval leaves zero out."
         )
     return " ".join(said)
