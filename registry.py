@@ -153,6 +153,7 @@ METRICS = Table(
         "rmse": "metrics.pixels:RMSE",
         "psnr": "metrics.pixels:PSNR",
         "ssim": "metrics.pixels:SSIM",
+        "source-ssim": "metrics.pixels:SourceSSIM",
         "latent-mse": "metrics.pixels:LatentMSE",
         "truth-psnr": "metrics.scenes:TruthPSNR",
         "changed": "metrics.scenes:Changed",

@@ -23,7 +23,7 @@ Settings = Mapping[str, Mapping[str, str]]
 
 SCORES: Mapping[Task, tuple[str, ...]] = {
     "reconstruct": ("rmse", "psnr", "ssim", "latent-mse"),
-    "edit": ("truth-psnr", "changed", "kept", "ssim", "transport-cost", "wrong-mode", "mode-distance"),
+    "edit": ("truth-psnr", "changed", "kept", "source-ssim", "transport-cost", "wrong-mode", "mode-distance"),
 }
 """The metrics of each task, the one that decides first; those that suit none of the cases are left out."""
 

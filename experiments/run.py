@@ -68,7 +68,7 @@ def run(
     """
     runner = _Runner(model, metrics, folder, pictures)
     done = folder.done({cell.key for cell in cells})
-    todo = [cell for cell in cells if cell.key not in done or not runner.has_picture(cell)]
+    todo = [cell for cell in cells if not runner.is_done(cell, done.get(cell.key))]
     finished, failed = len(cells) - len(todo), 0
     watch(finished, len(cells), failed)
     for together in _batches(todo, batch):
@@ -107,10 +107,15 @@ class _Runner:
     folder: RunFolder
     pictures: bool
 
-    def has_picture(self, cell: Cell) -> bool:
-        """Whether the cell's picture is there, if one is wanted."""
+    def is_done(self, cell: Cell, record: Record | None) -> bool:
+        """Whether the record has every score, and the picture is there if one is wanted."""
+        if record is None or not self._metrics(cell).keys() <= record.scores.keys():
+            return False
         wanted = self.pictures and is_picture(cell.case.picture)
         return not wanted or self.folder.picture(cell.row.name, cell.picture).exists()
+
+    def _metrics(self, cell: Cell) -> Mapping[str, Metric]:
+        return {name: metric for name, metric in self.metrics[cell.row.task].items() if metric.suits(cell.case)}
 
     def begin(self, cells: Sequence[Cell]) -> dict[str, Tensor]:
         """Encode each case of a batch once: its latent by its id. Empty where that fails: then every cell meets, and records,
@@ -145,8 +150,7 @@ class _Runner:
 
     def _scored(self, cell: Cell, outcome: Outcome, i: int) -> tuple[Record, Tensor]:
         result = Result(outcome.pictures[i], outcome.latents[i], outcome.source_latents[i])
-        metrics = self.metrics[cell.row.task]
-        scores = {name: metric(cell.case, result) for name, metric in metrics.items() if metric.suits(cell.case)}
+        scores = {name: metric(cell.case, result) for name, metric in self._metrics(cell).items()}
         return _record(cell, Share.of(outcome.cost), scores, outcome.edit.counts), result.picture
 
     def _keep_originals(self, cases: Iterable[Case]) -> None:

@@ -41,6 +41,19 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return min(BEST_PSNR, float(peak_signal_noise_ratio(a, b, data_range=1.0)))
 
 
+def ssim(a: Tensor, b: Tensor) -> float:
+    """The structural similarity of two pictures (3, H, W) in [0, 1], at most 1."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    similarity = structural_similarity_index_measure(a[None], b[None], data_range=1.0)
+    assert isinstance(similarity, Tensor)  # a pair only where the full map is asked for
+    return float(similarity)
+
+
+def _fills_window(picture: Tensor) -> bool:
+    return is_picture(picture) and min(picture.shape[-2:]) >= _SSIM_WINDOW
+
+
 class RMSE(Metric):
     """The root mean square difference from the source over 8-bit RGB, 0 to 255: the reconstruction error that FireFlow's code
     reports (Deng et al. 2024, arXiv 2412.07517; it is called MSE there, and is a root)."""
@@ -72,22 +85,33 @@ class PSNR(Metric):
 
 
 class SSIM(Metric):
-    """The structural similarity to the source, at most 1 (Wang et al. 2004, Gaussian window of 11, sigma 1.5). For an edit,
-    neither more nor less is better: the source itself has 1. Suits pictures whose sides are at least the window."""
+    """The structural similarity to the source, at most 1 (Wang et al. 2004, Gaussian window of 11, sigma 1.5). Suits pictures
+    whose sides are at least the window."""
+
+    label: ClassVar[str] = "SSIM"
+    digits: ClassVar[int] = 3
+    higher_is_better: ClassVar[bool | None] = True
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
+
+    def suits(self, case: Case) -> bool:
+        return _fills_window(case.picture)
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return ssim(result.picture, case.picture)
+
+
+class SourceSSIM(Metric):
+    """The structural similarity of an edit to its source (see SSIM): neither more nor less is better, for the source itself
+    has 1 and nothing changed."""
 
     label: ClassVar[str] = "SSIM to source"
     digits: ClassVar[int] = 3
-    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
 
     def suits(self, case: Case) -> bool:
-        return is_picture(case.picture) and min(case.picture.shape[-2:]) >= _SSIM_WINDOW
+        return _fills_window(case.picture)
 
     def __call__(self, case: Case, result: Result) -> float:
-        from torchmetrics.functional.image import structural_similarity_index_measure
-
-        similarity = structural_similarity_index_measure(result.picture[None], case.picture[None], data_range=1.0)
-        assert isinstance(similarity, Tensor)  # a pair only where the full map is asked for
-        return float(similarity)
+        return ssim(result.picture, case.picture)
 
 
 class LatentMSE(Metric):

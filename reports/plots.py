@@ -53,6 +53,7 @@ def _quality(axes: Any, summary: Summary, name: str) -> None:
     axes.set(
         xlabel="NFE: network rows a picture", ylabel=f"{heading_of(metric)}, {better} is better", title=TITLES[summary.task]
     )
+    axes.set_xlim(left=0)
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
 

@@ -19,7 +19,7 @@ BETTER, WORSE, OTHER = "▲", "▼", "◆"
 def table(summary: Summary) -> Table:
     """One task as a table: cost beside quality, methods first, controls apart. Fits 120 columns with up to four scores."""
     title = f"{TITLES[summary.task]} (n = {summary.cases} {'case' if summary.cases == 1 else 'cases'})"
-    shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1), pad_edge=False)
+    shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     peaks = any(line.peak_bytes is not None for line in summary.lines)
     failures = any(line.failed for line in summary.lines)
     shown.add_column("method", no_wrap=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fe.cases.base import Case
 from fe.metrics.base import Result
-from fe.metrics.pixels import PSNR, RMSE, SSIM, LatentMSE, eight_bit, rmse
+from fe.metrics.pixels import PSNR, RMSE, SSIM, LatentMSE, SourceSSIM, eight_bit, rmse
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
@@ -53,7 +53,7 @@ def test_psnr_is_torchmetrics_and_the_formulas() -> None:
 def test_ssim_is_torchmetrics() -> None:
     source, result = pictures()
     expected = StructuralSimilarityIndexMeasure(data_range=1.0)(result[None], source[None]).item()
-    assert scored(SSIM(), result, source) == pytest.approx(expected)
+    assert scored(SSIM(), result, source) == scored(SourceSSIM(), result, source) == pytest.approx(expected)
     assert scored(SSIM(), source, source) == pytest.approx(1.0)
     assert expected < 0.95
 
@@ -66,6 +66,6 @@ def test_latent_mse_looks_at_latents_alone() -> None:
 
 def test_points_and_tiny_pictures_suit_no_pixel_metric() -> None:
     points, tiny = Case("p", torch.zeros(9, 2), "", ""), Case("t", torch.zeros(3, 10, 64), "", "")
-    assert not any(metric().suits(points) for metric in (RMSE, PSNR, SSIM, LatentMSE))
+    assert not any(metric().suits(points) for metric in (RMSE, PSNR, SSIM, SourceSSIM, LatentMSE))
     assert [metric().suits(tiny) for metric in (RMSE, SSIM)] == [True, False]
     assert math.isfinite(scored(RMSE(), tiny.picture, tiny.picture))
