@@ -66,6 +66,14 @@ def _quieten() -> None:
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"fe(\.|$)")
+    warnings.showwarning = _say
+
+
+def _say(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None, line: str | None = None
+) -> None:
+    """Show a warning as a note to the user, who has no use for the line of code that gave it."""
+    click.echo(f"note: {message}", err=True)
 
 
 @click.group(

@@ -100,9 +100,10 @@ def _lines(model: Model[Any], solvers: Mapping[str, Solver[Any]], steps: Sequenc
 def _show(lines: Sequence[Line], codec: Trip, gaps: Mapping[int, Sequence[Gap]]) -> None:
     from .screen import show
 
-    numbers = ["steps", "evaluations", "RMSE (0-255)", "PSNR dB", "RMSE, state carried", "PSNR dB, state carried"]
-    rows = [[one.solver, str(one.steps), *_cells(one.memoryless), *_cells(one.carried)[1:]] for one in lines]
-    rows.append(["codec alone", "", *_cells(codec), "", ""])
+    kinds = ("", "\nstate carried")
+    numbers = ["steps", *(f"{what}{kind}" for kind in kinds for what in ("evaluations", "RMSE (0-255)", "PSNR dB"))]
+    rows = [[one.solver, str(one.steps), *_cells(one.memoryless), *_cells(one.carried)] for one in lines]
+    rows.append(["codec alone", "", *_cells(codec), *_cells(None)])
     show("reconstruction (evaluations: network rows, there and back)", ["solver", *numbers], rows, right=numbers)
     cells = [
         [str(count), f"{_mean([g.size for g in some]):.4f}", f"{100 * _mean([g.size / g.velocity for g in some]):.1f} %"]

@@ -28,12 +28,14 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], rig
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading in (*right, headings[0]))
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    screen = console()
+    screen.print(Text(title, "bold"))
+    screen.print(table)
 
 
 @contextmanager

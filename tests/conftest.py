@@ -122,3 +122,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("flux") / "tiny"
     build_tiny_pipeline(guided=True).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`--model` for a scenes model of toy size with random weights: quick, and with the real words and sizes."""
+    from fe.scenes.network import Shape, build_codec, build_network, save_pipeline
+
+    folder = tmp_path_factory.mktemp("scenes") / "tiny"
+    save_pipeline(build_network(Shape(width=32, double_blocks=1, single_blocks=1, text_width=32)), build_codec(200), folder)
+    return f"scenes:{folder}"

@@ -1,0 +1,249 @@
+"""fe edit, fe generate and fe reconstruct on a toy model: what they write, what they say, what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from fe.cases.pictures import read
+from fe.cases.scenes import ScenesCases
+from fe.cli.main import main
+from PIL import Image
+
+STAR = "a large red star at the left on a striped blue background"
+HEART = "a large red heart at the left on a striped blue background"
+Fe = Callable[..., Result]
+
+
+@pytest.fixture
+def fe(tiny_scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fe:
+    """Run a command with the toy model in an empty working folder."""
+    place = tmp_path / "work"
+    place.mkdir()
+    monkeypatch.chdir(place)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, [*arguments, "--model", tiny_scenes])
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(values).save(path)
+    return path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def assert_refused(done: Result, message: str) -> None:
+    assert message in done.stderr
+    assert done.stderr.startswith("fe: ")
+    assert done.stderr.count("\n") == 1
+    assert done.exit_code == 2
+    assert files(Path.cwd()) == []
+
+
+def test_a_case_of_scenes_brings_its_prompts(fe: Fe) -> None:
+    done = fe("edit", "scenes:7", "--steps", "7")
+    assert done.exit_code == 0, done.stderr
+    assert "6 calls, 12 rows" in done.stdout  # 24 of 28 steps; source and target are rows of one call
+    assert files(Path.cwd()) == ["results/edit/scenes-7.flowedit-euler-7.png"]
+    assert read(Path("results/edit/scenes-7.flowedit-euler-7.png")).pixels.shape == (3, 64, 64)
+
+
+def test_equal_prompts_give_back_the_case(fe: Fe) -> None:
+    guidance = ["--set", "flowedit.source_guidance=2", "--set", "flowedit.target_guidance=2"]
+    assert fe("edit", "scenes:3", "--steps", "4", "--source", STAR, "--target", STAR, *guidance).exit_code == 0
+    edited = read(Path("results/edit/scenes-3.flowedit-euler-4.png")).pixels
+    assert fe("edit", "scenes:3", "--editor", "no-edit", "--steps", "4").exit_code == 0
+    codec = read(Path("results/edit/scenes-3.no-edit-euler-4.png")).pixels
+    source = ScenesCases().take(4)[3].picture
+    assert (edited - codec).abs().max() < 1.5 / 255
+    assert (codec - source).square().mean().sqrt() < 0.05  # the right case, and not another
+
+
+def test_a_photo_is_fitted_and_told_and_left_as_it_was(fe: Fe, photo: Path) -> None:
+    before = photo.read_bytes()
+    done = fe("edit", str(photo), "--source", STAR, "--target", HEART, "--steps", "2", "--path")
+    assert done.exit_code == 0, done.stderr
+    assert "photo: resized from 120x80 to 96x64" in done.stdout
+    assert "photo: the middle 64x64 of 96x64 is used" in done.stdout
+    assert photo.read_bytes() == before
+    assert files(Path.cwd()) == [
+        "results/edit/photo.flowedit-euler-2.path.png",
+        "results/edit/photo.flowedit-euler-2.png",
+    ]
+    with Image.open("results/edit/photo.flowedit-euler-2.path.png") as strip:
+        assert strip.width > 3 * 128 - 1  # the source, a step, the result
+
+
+def test_the_strip_begins_with_the_source_and_ends_with_the_result(fe: Fe) -> None:
+    assert fe("edit", "scenes:0", "--steps", "3", "--set", "flowedit.n_max=3", "--path").exit_code == 0
+    with Image.open("results/edit/scenes-0.flowedit-euler-3.path.png") as image:
+        strip = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
+    small = strip[:, :128:2, ::2]  # 64-pixel pictures are shown twice as large
+    source = ScenesCases().take(1)[0].picture
+    result = read(Path("results/edit/scenes-0.flowedit-euler-3.png")).pixels
+    assert (small[:, :, :64] - source).square().mean().sqrt() < 0.05
+    assert torch.equal(small[:, :, -64:], result)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(fe: Fe) -> None:
+    name = Path("results/edit/scenes-1.flowedit-euler-3.png")
+    seen = []
+    for seed in ("5", "5", "6"):
+        assert fe("edit", "scenes:1", "--steps", "3", "--seed", seed).exit_code == 0
+        seen.append(name.read_bytes())
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_a_folder_is_edited_and_a_bad_picture_is_named_and_left_out(fe: Fe, photo: Path) -> None:
+    place = photo.parent / "album"
+    place.mkdir()
+    for name in ("a.png", "a.jpg", "b.PNG"):
+        Image.open(photo).save(place / name)
+    (place / "c.png").write_text("no picture")
+    (place / "notes.txt").write_text("not looked at")
+    done = fe("edit", str(place), "--source", STAR, "--target", HEART, "--steps", "2")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[0].startswith("fe: c is left out: ")
+    assert done.stderr.splitlines()[-1] == "fe: 1 of 4 pictures could not be edited"
+    assert files(Path("results/edit")) == [f"{name}.flowedit-euler-2.png" for name in ("a-jpg", "a-png", "b")]
+
+
+def test_a_folder_with_prompts_uses_them(fe: Fe, photo: Path) -> None:
+    place = photo.parent / "album"
+    place.mkdir()
+    Image.open(photo).save(place / "a.png")
+    Image.open(photo).save(place / "b.png")
+    (place / "prompts.csv").write_text(f"picture,source,target\nb.png,{STAR},{HEART}\n")
+    done = fe("edit", str(place), "--steps", "2")
+    assert done.exit_code == 0, done.stderr
+    assert files(Path("results/edit")) == ["b.flowedit-euler-2.png"]
+
+
+def test_a_preset_sets_editor_solver_and_steps(fe: Fe) -> None:
+    done = fe("edit", "scenes:2", "--preset", "flowedit-flux")
+    assert done.exit_code == 0, done.stderr
+    assert "results/edit/scenes-2.flowedit-flux.png: 24 calls, 48 rows" in done.stdout
+
+
+def test_bad_pictures_are_refused(fe: Fe, photo: Path) -> None:
+    place = photo.parent
+    (place / "empty.png").touch()
+    (place / "text.png").write_text("hello")
+    (place / "half.png").write_bytes(photo.read_bytes()[:4000])
+    Image.new("RGB", (1, 1)).save(place / "dot.png")
+    Image.new("RGB", (20000, 10)).save(place / "line.png")
+    (place / "nothing").mkdir()
+    cases = {
+        "missing.png": "there is no file",
+        "empty.png": "is empty",
+        "text.png": "is no picture",
+        "half.png": "is cut short",
+        "dot.png": "1x1; this model needs at least 8 pixels",
+        "line.png": "20000x10",
+        "nothing": "has no pictures",
+    }
+    for name, message in cases.items():
+        assert_refused(fe("edit", str(place / name), "--source", STAR, "--target", HEART), message)
+    assert_refused(fe("edit", "scenes:9999999", "--source", STAR, "--target", HEART), "there is no file 'scenes:9999999'")
+    assert_refused(fe("edit", "mixture:0"), "is no picture")
+
+
+def test_words_that_the_model_does_not_know_are_named_with_near_ones(fe: Fe) -> None:
+    assert_refused(fe("edit", "scenes:0", "--target", "a lrge red stra at the left"), "'lrge' (did you mean large")
+    assert_refused(fe("generate", "--prompt", "a red hart"), "'hart' (did you mean heart")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(fe: Fe, photo: Path) -> None:
+    for command in (["edit", "scenes:0"], ["generate", "--prompt", STAR], ["reconstruct", "scenes:0"]):
+        done = fe(*command, "--out", str(photo / "below"))
+        assert_refused(done, "cannot be written")
+        assert done.stdout == ""
+
+
+def test_a_picture_is_never_replaced_by_its_result(fe: Fe, photo: Path) -> None:
+    name = "photo.flowedit-euler-2.png"
+    arguments = ["--source", STAR, "--target", HEART, "--steps", "2", "--out", str(photo.parent)]
+    (photo.parent / name).symlink_to(photo)
+    before = photo.read_bytes()
+    done = fe("edit", str(photo), *arguments)
+    assert "would replace the picture" in done.stderr
+    assert done.exit_code == 2
+    assert photo.read_bytes() == before
+
+
+def test_an_editor_without_a_path_says_so_and_writes_nothing(fe: Fe) -> None:
+    assert_refused(fe("edit", "scenes:0", "--editor", "from-noise", "--steps", "2", "--path"), "has no path")
+
+
+def test_models_without_pictures_and_absent_models_are_refused(fe: Fe, tmp_path: Path) -> None:
+    run = CliRunner()
+    for command in (["edit", "scenes:0"], ["generate", "--prompt", "x"], ["reconstruct", "scenes:0"]):
+        assert_refused(run.invoke(main, [*command, "--model", "mixture"]), "pictures")
+        assert_refused(run.invoke(main, [*command, "--model", f"scenes:{tmp_path}"]), "holds no model_index.json")
+        assert_refused(run.invoke(main, [*command, "--model", "flux"]), "needs a folder or hub id")
+
+
+def test_generate_writes_one_picture_a_seed_whatever_the_count(fe: Fe) -> None:
+    assert fe("generate", "--prompt", STAR, "--steps", "3", "--seed", "4", "--count", "2").exit_code == 0
+    slug = STAR.replace(" ", "-")
+    names = [f"{slug}.euler-3.seed{seed}.png" for seed in (4, 5)]
+    assert files(Path("results/generate")) == names
+    together = Path("results/generate", names[1]).read_bytes()
+    done = fe("generate", "--prompt", STAR, "--steps", "3", "--seed", "5", "--out", "alone")
+    assert "3 calls, 3 rows" in done.stdout
+    assert Path("alone", names[1]).read_bytes() == together
+    assert Path("results/generate", names[0]).read_bytes() != together
+
+
+def test_generate_refuses_sizes_that_the_model_does_not_draw(fe: Fe) -> None:
+    assert_refused(fe("generate", "--prompt", STAR, "--size", "64x128"), "draws 64x64 only")
+
+
+def test_generate_takes_any_size_of_a_model_that_has_none_of_its_own(tiny_folder: Path, tmp_path: Path) -> None:
+    run = CliRunner()
+    base = ["generate", "--prompt", "a star", "--model", f"flux:{tiny_folder}", "--steps", "1", "--out", str(tmp_path / "out")]
+    assert "must be multiples of 4" in run.invoke(main, [*base, "--size", "30x48"]).stderr
+    done = run.invoke(main, [*base, "--size", "32x48"])
+    assert done.exit_code == 0, done.stderr
+    assert read(next((tmp_path / "out").iterdir())).pixels.shape == (3, 32, 48)
+
+
+def test_a_free_model_edits_the_size_it_is_given_or_side(tiny_folder: Path, photo: Path, tmp_path: Path) -> None:
+    base = ["edit", str(photo), "--source", "a star", "--target", "a heart", "--steps", "2", "--model", f"flux:{tiny_folder}"]
+    result = tmp_path / "out" / "photo.flowedit-euler-2.png"
+    assert CliRunner().invoke(main, [*base, "--out", str(tmp_path / "out")]).exit_code == 0
+    assert read(result).pixels.shape == (3, 80, 120)
+    assert CliRunner().invoke(main, [*base, "--out", str(tmp_path / "out"), "--side", "40"]).exit_code == 0
+    assert read(result).pixels.shape == (3, 40, 60)
+
+
+def test_reconstruct_counts_and_bounds(fe: Fe) -> None:
+    done = fe("reconstruct", "scenes:2", "--solvers", "euler,alf", "--steps", "2,4")
+    assert done.exit_code == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    euler = [row for row in rows if row[:1] == ["euler"]]
+    alf = [row for row in rows if row[:1] == ["alf"]]
+    codec = next(row for row in rows if row[:2] == ["codec", "alone"])
+    assert [row[1:3] for row in euler] == [["2", "4"], ["4", "8"]]  # steps, and evaluations there and back
+    assert [row[1:3] for row in alf] == [["2", "6"], ["4", "10"]]
+    assert [row[5] for row in alf] == ["5", "9"]  # with its state carried it starts only once
+    assert all(abs(float(row[6]) - float(codec[3])) < 0.05 for row in alf)  # exact but for the codec
+    assert files(Path.cwd()) == ["results/reconstruct/scenes-2.reconstruct.png"]
+    assert "|v_mid - v_prev|" in done.stdout
+
+
+def test_reconstruct_takes_one_picture(fe: Fe, photo: Path) -> None:
+    Image.open(photo).save(photo.parent / "second.png")
+    assert_refused(fe("reconstruct", str(photo.parent)), "one picture is reconstructed at a time, got 2")
