@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .codec import PatchCodec, fit_codec
@@ -125,12 +126,30 @@ def build_pipeline(network: Network, codec: PatchCodec) -> FluxPipeline:
 def save_pipeline(network: Network, codec: PatchCodec, folder: Path) -> None:
     """Write the pipeline for `FluxPipeline.from_pretrained(folder)`: safetensors and JSON."""
     build_pipeline(network, codec).save_pretrained(folder, safe_serialization=True)
+    make_portable(folder)
+
+
+def make_portable(folder: Path) -> None:
+    """Rewrite names in a saved pipeline so that it loads wherever `fe` is installed, under transformers 4 and 5 alike.
+
+    Version 5 renamed the tokenizer class and dropped a prefix of CLIP's weights, which 4 then silently leaves random; 5
+    still reads 4's names.
+    """
     index = folder / "model_index.json"
     entries = json.loads(index.read_text())
-    # Names that resolve wherever `fe` is installed, and under transformers 4 and 5 alike (5 renamed the tokenizer class).
     entries["vae"] = ["fe.scenes.codec", "PatchCodec"]
     entries["tokenizer"] = entries["tokenizer_2"] = ["transformers", "PreTrainedTokenizerFast"]
     index.write_text(json.dumps(entries, indent=2) + "\n")
+    for name in ("tokenizer", "tokenizer_2"):
+        config = folder / name / "tokenizer_config.json"
+        config.write_text(
+            json.dumps({**json.loads(config.read_text()), "tokenizer_class": "PreTrainedTokenizerFast"}, indent=2)
+        )
+    clip = folder / "text_encoder" / "model.safetensors"
+    weights = {"text_model." + name.removeprefix("text_model."): value for name, value in load_file(clip).items()}
+    save_file(weights, clip, metadata={"format": "pt"})
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # some are written for the owner alone
 
 
 def load_pipeline(folder: Path = WEIGHTS) -> FluxPipeline:

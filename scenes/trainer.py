@@ -150,7 +150,7 @@ class Trainer:
         path = folder / _CHECKPOINT
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint in {folder}; leave out --resume to start a new run")
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             state = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         stored = dict(state["settings"])
@@ -178,6 +178,5 @@ class Trainer:
             for name, value in tensors.items():
                 if name.startswith(prefix):
                     index, entry = name.removeprefix(prefix).split(".", 1)
-                    # AdamW counts its steps in a tensor that must stay on the CPU.
-                    state.setdefault(int(index), {})[entry] = value.cpu() if entry == "step" else value
+                    state.setdefault(int(index), {})[entry] = value
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

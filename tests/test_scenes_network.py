@@ -11,6 +11,7 @@ from fe.scenes.attention import ExplicitAttention
 from fe.scenes.attributes import VOCABULARY, words
 from fe.scenes.network import Shape, build_codec, build_network, load_pipeline, save_pipeline, token_ids
 from fe.scenes.text import MAX_TOKENS, clip_tokenizer, t5_tokenizer
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
@@ -97,3 +98,19 @@ def test_the_saved_index_names_no_path(tmp_path: Path) -> None:
     texts = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert texts
     assert not any(str(tmp_path) in text or "_name_or_path" in text for text in texts)
+
+
+def test_saving_keeps_every_weight_and_writes_names_that_old_transformers_reads(tmp_path: Path) -> None:
+    network = build_network(Shape(32, 1, 1, 32))
+    save_pipeline(network, build_codec(100), tmp_path)
+    loaded = load_pipeline(tmp_path)
+    for one, other in (
+        (network.transformer, loaded.transformer),
+        (network.clip, loaded.text_encoder),
+        (network.t5, loaded.text_encoder_2),
+    ):
+        theirs = other.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+    names = load_file(tmp_path / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in names)
+    assert "PreTrainedTokenizerFast" in (tmp_path / "tokenizer" / "tokenizer_config.json").read_text()
