@@ -212,7 +212,8 @@ def _show(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> No
     screen.print(_drawn(prepared, folder, summaries), markup=False, soft_wrap=True)
     if failed:
         screen.print(f"{failed} cells failed; the first: {folder.failures()[0]}", style="red", markup=False, soft_wrap=True)
-    screen.print(" ".join(filter(None, map(reading, summaries))), style="bold", markup=False)
+    said = " ".join(filter(None, map(reading, summaries)))
+    screen.print(said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
 
 
 def _drawn(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> str:

@@ -56,7 +56,7 @@ def test_guidance_with_two_rows_costs_two_rows(tiny_pipeline: Callable[..., Flux
 
 
 @dataclass(frozen=True)
-class GoesPastTheField(Editor):
+class GoesPastTheField(Editor):  # type: ignore[misc]  # to mypy, imports of fe from tests are Any
     """An editor of a plug-in that asks the network itself, and says nothing of it."""
 
     def edit(self, model: Any, request: Any, solver: Any, grid: Any, noise: Any, *, keep_path: bool = False) -> Edit:

@@ -74,7 +74,7 @@ def test_only_editors_that_draw_noise_are_said_to() -> None:
 @pytest.mark.parametrize(("solver", "steps"), [("euler", 28), ("fireflow", 27), ("midpoint", 14)])
 def test_forty_eight_evaluations_of_flowedit(solver: str, steps: int) -> None:
     def spend(count: int) -> int:
-        return probe(FLOWEDIT, build_solver(solver), count, MixtureModel(), PROMPTS).rows
+        return int(probe(FLOWEDIT, build_solver(solver), count, MixtureModel(), PROMPTS).rows)
 
     found = steps_within(48, spend)
     assert found == steps

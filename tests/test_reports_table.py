@@ -1,0 +1,154 @@
+"""Tables and readings as the text that a user sees."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from fe.editors.controls import NoEdit
+from fe.experiments.plan import Row
+from fe.experiments.probe import Spend
+from fe.experiments.statistics import Estimate, mean_interval, paired_difference
+from fe.experiments.summary import Line, Summary
+from fe.metrics.pixels import RMSE, SourceSSIM
+from fe.metrics.scenes import Changed, Kept, TruthPSNR
+from fe.reports.progress import watched
+from fe.reports.reading import reading
+from fe.reports.table import difference, notes, score, table
+from fe.solvers.euler import Euler
+from rich.console import Console
+
+METRICS = {"truth-psnr": TruthPSNR(), "changed": Changed(), "kept": Kept(), "source-ssim": SourceSSIM()}
+NONE = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
+BASE = {"truth-psnr": 22.86, "changed": 0.38, "kept": 0.94, "source-ssim": 0.902}
+SURE = {"truth-psnr": 0.4, "changed": 0.18, "kept": 0.1, "source-ssim": 0.01}
+
+
+def estimate(mean: float, half: float, count: int = 24) -> Estimate:
+    return Estimate(mean, mean - half, mean + half, count, 0)
+
+
+def line(label: str, nfe: float, shift: float = 0.0, control: bool = False, failed: int = 0) -> Line:
+    row = Row(label, "edit", NoEdit(), Euler(), 28, Spend(0, 0, 0), (0,), control)
+    scores = {name: estimate(BASE[name] + shift, SURE[name]) for name in METRICS}
+    differences = {name: estimate(shift, SURE[name] / 2) for name in METRICS}
+    return Line(row, scores, differences, nfe, nfe / 2, 0.5123, 2**30, 24 - failed, failed)
+
+
+def summary(*lines: Line) -> Summary:
+    return Summary("edit", METRICS, lines, 24)
+
+
+def text(one: Summary, width: int = 120) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    with console.capture() as captured:
+        console.print(table(one))
+    return captured.get().splitlines()
+
+
+WHOLE = summary(line("injection+fireflow", 18.0), line("flowedit+euler", 48.0, 0.05), line("no edit", 0.0, control=True))
+
+
+def test_a_table_of_edits_fits_120_columns_uncut() -> None:
+    lines = text(WHOLE)
+    assert max(len(one.rstrip()) for one in lines) <= 116
+    assert not any("…" in one for one in lines)
+    assert "Edits (n = 24 cases)" in lines[0]
+    (first,) = [one for one in lines if "injection+fireflow" in one]
+    values = "injection+fireflow 28 18 9 22.86 ±0.40 38 [20, 56] 94 [84, 104] 0.902 ±0.010 0.51 1.00"
+    assert " ".join(first.split()) == values
+
+
+def test_differences_stand_under_their_values_and_are_marked_where_clear() -> None:
+    lines = text(WHOLE)
+    under = lines[next(i for i, one in enumerate(lines) if "flowedit+euler" in one) + 1]
+    assert under.split() == ["+0.05", "±0.20", "+5", "±9", "+5", "±5", "+0.050", "±0.005", "◆"]
+    after = lines[next(i for i, one in enumerate(lines) if "injection+fireflow" in one) + 1]
+    assert "flowedit+euler" in after  # the first row differs from nothing
+
+
+def test_controls_stand_apart_and_failures_only_where_there_are_some() -> None:
+    lines = text(WHOLE)
+    control = next(i for i, one in enumerate(lines) if "no edit" in one)
+    assert lines[control - 1].strip() == ""
+    assert "failed" not in "".join(lines)
+    failing = text(summary(line("a", 1.0), line("b", 1.0, failed=3)))
+    assert any("failed" in one for one in failing)
+
+
+def test_marks_tell_better_from_worse() -> None:
+    assert difference(estimate(0.42, 0.21), TruthPSNR()) == "+0.42 ±0.21 ▲"
+    assert difference(estimate(0.42, 0.21), RMSE()) == "+0.42 ±0.21 ▼"
+    assert difference(estimate(-0.42, 0.21), RMSE()) == "-0.42 ±0.21 ▲"
+    assert difference(estimate(0.2, 0.21), RMSE()) == "+0.20 ±0.21"
+    assert difference(NONE, RMSE()) == ""
+
+
+def test_fewer_cases_than_the_title_says_are_counted() -> None:
+    assert score(estimate(21.3, 0.45, 23), TruthPSNR(), 24) == "21.30 ±0.45 n=23"
+    assert score(NONE, TruthPSNR(), 24) == "-"
+    assert score(mean_interval([20.0]), TruthPSNR(), 1) == "20.00"
+
+
+def test_the_reading_names_the_best_row_and_its_cost() -> None:
+    tied = reading(summary(line("euler", 48.0), line("fireflow", 50.0, 0.1)))
+    assert tied == (
+        "Edits: fireflow has the highest PSNR to truth, 22.96 dB at 50 evaluations a picture, against 22.86 dB at 48 of euler; "
+        "the paired difference is not clear of zero (95 %, n = 24). It also has "
+        "asked changed 48 % against 38 %, others kept 104 % against 94 %, "
+        "SSIM to source 1.002 against 0.902."
+    )
+    assert "the paired difference is clear of zero" in reading(summary(line("euler", 48.0), line("fireflow", 50.0, 0.3)))
+    assert reading(summary(line("euler", 48.0), line("fireflow", 50.0, -0.3), line("no edit", 0.0, 9.0, control=True))) == (
+        "Edits: euler has the highest PSNR to truth, 22.86 dB at 48 evaluations a picture; "
+        "every other row is behind it by more than its 95 % interval."
+    )
+    assert "the difference from fireflow is not clear of zero" in reading(
+        summary(line("euler", 48.0), line("fireflow", 50.0, -0.1), line("alf", 50.0, -0.3))
+    )
+
+
+def test_rows_of_one_label_are_told_apart_by_their_steps() -> None:
+    eight = line("euler", 16.0, 0.5)
+    eight = replace(eight, row=replace(eight.row, steps=8))
+    assert reading(summary(line("euler", 48.0), eight)).startswith("Edits: euler with 8 steps has")
+
+
+def test_nothing_is_read_where_nothing_came_out() -> None:
+    nothing = Line(
+        line("a", 1.0).row, dict.fromkeys(METRICS, NONE), dict.fromkeys(METRICS, NONE), None, None, None, None, 0, 24
+    )
+    assert reading(summary(nothing)) == ""
+    assert any("a" in one and "24" in one for one in text(summary(nothing)))
+
+
+def test_notes_explain_marks_only_where_there_are_some() -> None:
+    assert "▲" in notes([WHOLE], on_gpu=False)
+    assert "▲" not in notes([summary(line("euler", 1.0))], on_gpu=True)
+    assert "on the GPU" in notes([WHOLE], on_gpu=True)
+
+
+def test_progress_away_from_a_terminal_is_plain_lines() -> None:
+    out = io.StringIO()
+    with watched(Console(file=out)) as watch:
+        for done in range(5):
+            watch(done, 4, 1 if done > 2 else 0)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "0 of 4 cells"
+    assert lines[-1].startswith("4 of 4 cells")
+    assert lines[-1].endswith("1 failed")
+    assert len(lines) == 2  # no more than one in ten seconds
+
+
+def test_progress_on_a_terminal_is_a_bar_with_failures() -> None:
+    out = io.StringIO()
+    with watched(Console(file=out, force_terminal=True, width=120)) as watch:
+        watch(0, 4, 0)
+        watch(4, 4, 2)
+    assert "4/4" in out.getvalue()
+    assert "2 failed" in out.getvalue()
+
+
+def test_a_paired_difference_needs_pairs() -> None:
+    assert paired_difference({"a": 1.0}, {"b": 1.0}).count == 0
+    assert difference(paired_difference({"a": 1.0}, {"b": 1.0}), RMSE()) == ""
