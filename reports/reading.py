@@ -44,11 +44,18 @@ def _besides(best: Line, decided: str, summary: Summary) -> str:
     """Where else the best row clearly differs from the first, for better or worse."""
     first = summary.methods[0]
     others = [
-        f"{metric.label} {_value(best, name, metric)} against {_value(first, name, metric)}"
+        f"{metric.label} {_value(best, name, metric)} against {_value(first, name, metric)}{_worse(best, name, metric)}"
         for name, metric in summary.metrics.items()
         if name != decided and best.differences[name].excludes_zero
     ]
     return f" It also has {', '.join(others)}." if others else ""
+
+
+def _worse(line: Line, name: str, metric: Metric) -> str:
+    """A warning where the metric says that the difference from the first row is for the worse."""
+    if metric.higher_is_better is None or metric.higher_is_better == (line.differences[name].mean > 0):
+        return ""
+    return " (worse)"
 
 
 def _rest_behind_first(rest: list[Line], name: str, summary: Summary) -> str:

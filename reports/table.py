@@ -17,7 +17,8 @@ BETTER, WORSE, OTHER = "▲", "▼", "◆"
 
 
 def table(summary: Summary) -> Table:
-    """One task as a table: cost beside quality, methods first, controls apart. Fits 120 columns with up to four scores."""
+    """One task as a table: cost beside quality, methods first, controls apart. With four scores it is 116 columns wide, and
+    folds its cells to be readable from 100."""
     title = f"{TITLES[summary.task]} (n = {summary.cases} {'case' if summary.cases == 1 else 'cases'})"
     shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     peaks = any(line.peak_bytes is not None for line in summary.lines)
@@ -26,7 +27,7 @@ def table(summary: Summary) -> Table:
     for heading in ("steps", "NFE", "calls"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for metric in summary.metrics.values():
-        shown.add_column(f"{metric.label}\n{metric.unit}".strip(), justify="left", no_wrap=True)
+        shown.add_column(f"{metric.label}\n{metric.unit}".strip())  # folds between words where the screen is narrow
     for heading in ["seconds", *(["peak\nGiB"] if peaks else []), *(["failed"] if failures else [])]:
         shown.add_column(heading, justify="right", no_wrap=True)
     for group in (summary.methods, tuple(line for line in summary.lines if line.row.control)):

@@ -59,6 +59,12 @@ def test_a_table_of_edits_fits_120_columns_uncut() -> None:
     assert " ".join(first.split()) == values
 
 
+def test_a_table_is_whole_at_100_columns() -> None:
+    lines = text(WHOLE, width=100)
+    assert not any("…" in one for one in lines)
+    assert {"22.86", "±0.40", "+0.050", "±0.005", "104]", "injection+fireflow", "1.00"} <= set(" ".join(lines).split())
+
+
 def test_differences_stand_under_their_values_and_are_marked_where_clear() -> None:
     lines = text(WHOLE)
     under = lines[next(i for i, one in enumerate(lines) if "flowedit+euler" in one) + 1]
@@ -106,6 +112,13 @@ def test_the_reading_names_the_best_row_and_its_cost() -> None:
     assert "the difference from fireflow is not clear of zero" in reading(
         summary(line("euler", 48.0), line("fireflow", 50.0, -0.1), line("alf", 50.0, -0.3))
     )
+
+
+def test_the_reading_says_what_is_worse() -> None:
+    best = line("fireflow", 50.0, 0.3)
+    best = replace(best, differences={**best.differences, "changed": estimate(-0.2, 0.1)})
+    said = reading(summary(line("euler", 48.0), best))
+    assert "asked changed 68 % against 38 % (worse), others kept 124 % against 94 %, SSIM to source" in said
 
 
 def test_rows_of_one_label_are_told_apart_by_their_steps() -> None:
