@@ -29,11 +29,14 @@ def check(ctx: click.Context, solver: str, settings: tuple[tuple[str, str, str],
     Exit code 0 if everything holds, 1 if something does not, 2 if there is no such solver.
     """
     options = grouped(settings, [solver])
+    import torch
+
     from ..experiments.names import build_solver
     from ..solvers.conformance import examine
     from .screen import show, working
 
     built = build_solver(solver, options[solver])
+    torch.set_num_threads(1)  # the tensors are tiny: several threads would only wait for each other
     with working(f"examining {solver}"):
         findings = examine(built)
     rows = [[one.name, one.measured, one.wanted, "yes" if one.passed else "NO"] for one in findings]
