@@ -6,18 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ..experiments.run import Watch
+
 _EVERY = 10.0  # seconds between plain lines
-
-
-class Watch(Protocol):
-    """Told how far a run has come, in cells."""
-
-    def __call__(self, done: int, total: int, failed: int) -> None: ...
 
 
 @contextmanager
