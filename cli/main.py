@@ -21,8 +21,7 @@ COMMANDS = {
 }
 MODULES = {"list": "listing"}  # where a command's module is not called as the command is
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
-ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait cost a busy machine a factor of ten or more
+QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
@@ -55,8 +54,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         debug = bool(ctx.params["debug"])
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        # threads that spin while they wait cost a busy machine a factor of ten or more
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with refusing(debug), warnings.catch_warnings():
             if not debug:
                 _quieten()
@@ -64,7 +63,9 @@ class Commands(click.Group):
 
 
 def _quieten() -> None:
-    """Keep other libraries' warnings off the screen; our own stay."""
+    """Keep other libraries' warnings and progress bars off the screen; our own stay."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"fe(\.|$)")
     warnings.showwarning = _say
@@ -77,9 +78,7 @@ def _say(
     click.echo(f"note: {message}", err=True)
 
 
-@click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
-)
+@click.group("fe", cls=Commands, context_settings=SETTINGS)
 @click.version_option(package_name="fe-toolkit", prog_name="fe")
 @click.option(
     "--debug", is_flag=True, envvar="FE_DEBUG", show_envvar=True, help="Show tracebacks and other libraries' warnings."

@@ -81,7 +81,7 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         (["edti"], "no command 'edti'; did you mean edit?"),
         (["paint"], "no command 'paint'"),
         (["--bogus"], "--bogus"),
-        (["edit"], "Missing argument 'PICTURE'"),
+        (["edit"], "Missing argument 'PICTURE'; see fe edit --help"),
         (["edit", "a.png", "--steps", "0"], "0 is not in the range"),
         (["edit", "a.png", "--steps", "2.5"], "2.5"),
         (["edit", "a.png", "--seed", "-1"], "-1 is not in the range"),
