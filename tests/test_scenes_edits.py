@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from fe.cases.base import Case
 from fe.cases.scenes import ScenesCases
 from fe.editors.flowedit import FlowEdit
@@ -80,7 +79,7 @@ def test_two_hundred_colour_and_background_edits(trained: Model[Any]) -> None:
 
 @pytest.mark.slow
 def test_the_toolkit_adds_little_to_the_network(trained: Model[Any]) -> None:
-    """Wall time of `editor.edit` over time inside the network, minus 1, at batch 8: the best of five, the machine may be busy."""
+    """Wall time of `editor.edit` over time inside the network, minus 1, at batch 8: the best of five, as machines get busy."""
     cases = ScenesCases().take(BATCH)
     costs = [execute(trained, FlowEdit(), Euler(), STEPS, cases, seed=seed).cost for seed in range(6)][1:]
     overhead = min(cost.seconds / cost.network_seconds - 1 for cost in costs)
