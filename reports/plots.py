@@ -63,6 +63,7 @@ def path_plot(paths: Mapping[str, Sequence[Tensor]], path: Path) -> None:
     import torch
 
     figure = _figure(len(paths))
+    figure.set_layout_engine("compressed")  # the panels keep their aspect, which "constrained" lets run over the titles
     panels = figure.subplots(1, len(paths), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (label, states) in zip(panels, paths.items(), strict=True):
         walked = torch.stack([state[:_POINTS].float().cpu() for state in states]).numpy()  # (knots, points, 2)
