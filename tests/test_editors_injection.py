@@ -92,7 +92,8 @@ def test_no_injected_step_is_editing_by_inversion(model: Embedded) -> None:
 @pytest.mark.parametrize("part", ["q", "k", "v"])
 def test_replacing_and_adding_gives_twice_the_recorded_feature(part: str, model: Embedded) -> None:
     both = Injection(inject=2, strategy=f"add_{part}+replace_{part}")
-    twice = Injection(inject=2, strategy=f"replace_{part}", **{f"{part}_ratio": 2.0})
+    ratio: dict[str, Any] = {f"{part}_ratio": 2.0}
+    twice = Injection(inject=2, strategy=f"replace_{part}", **ratio)
     torch.testing.assert_close(run(model, both)[0].latent, run(model, twice)[0].latent, atol=1e-5, rtol=1e-5)
 
 

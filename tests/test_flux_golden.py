@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pytest
 import torch
 from diffusers import FluxPipeline
+from einops import rearrange
 from fe.attention_hooks.base import Part, Point
 from fe.attention_hooks.store import FeatureStore, Inject, Record, Slot, Together
 from fe.models.flux import FluxCondition, FluxModel
@@ -118,7 +119,8 @@ def walk_inverting(case: dict[str, Any], tensors: dict[str, Tensor], model: Flux
 
 
 def solver(case: dict[str, Any]) -> Solver[Any]:
-    return {"fireflow": FireFlow(), "rf_solver": RFSolver()}[case["solver"]]
+    solvers: dict[str, Solver[Any]] = {"fireflow": FireFlow(), "rf_solver": RFSolver()}
+    return solvers[case["solver"]]
 
 
 def chosen(case: dict[str, Any], model: FluxModel, parts: tuple[Part, ...]) -> list[Point]:
@@ -140,7 +142,8 @@ def test_recorded_features_equal_the_published(name: str, golden: Golden, golden
             (times[high + 1], times[high]), "midpoint" if second == "True" else "knot", 0, Point("single", int(block), "v")
         )
         assert (stream, part) == ("single", "V")
-        torch.testing.assert_close(store[slot].unflatten(-1, (2, 16)).transpose(1, 2), value, atol=TOLERANCE, rtol=0)
+        heads = rearrange(store[slot], "b l (h d) -> b h l d", h=2)
+        torch.testing.assert_close(heads, value, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["ff_rfsolver_ratio", "ff_fireflow_addq_addk_replv", "rs_inject2"])
