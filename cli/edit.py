@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ..registry import EDITORS
-from .kinds import Name, grouped
+from .kinds import Folder, Name, grouped
 from .shared import (
     device_option,
     dtype_option,
@@ -50,7 +50,7 @@ MOST_SHOWN = 9
 @side_option
 @device_option
 @dtype_option
-@click.option("--out", type=click.Path(path_type=Path), default="results/edit", help="Folder of the results.")
+@click.option("--out", type=Folder(), default="results/edit", help="Folder of the results.")
 @click.option("--path", "keep_path", is_flag=True, help="Also write a strip of the noise-free states from source to result.")
 @click.pass_context
 def edit(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .kinds import Finite, Size, grouped
+from .kinds import Finite, Folder, Size, grouped
 from .shared import device_option, dtype_option, model_option, seed_option, set_option, solver_option, steps_option
 
 USUAL = (1024, 1024)
@@ -26,7 +26,7 @@ USUAL = (1024, 1024)
 @click.option("--size", type=Size(), help="Height x width in pixels; the model's own if not given.")
 @device_option
 @dtype_option
-@click.option("--out", type=click.Path(path_type=Path), default="results/generate", help="Folder of the results.")
+@click.option("--out", type=Folder(), default="results/generate", help="Folder of the results.")
 def generate(
     prompt: str,
     model: str,

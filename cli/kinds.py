@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -111,6 +112,20 @@ class Size(Kind):
         if found is None:
             self.fail(f"{value!r} is no size; write HEIGHTxWIDTH in pixels, such as 768x1024", param, ctx)
         return int(found[1]), int(found[2] or found[1])
+
+
+class Folder(Kind):
+    """A folder for results, which need not exist; what looks like a picture's name is refused."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if Path(value).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+            self.fail(f"{str(value)!r} looks like a file; name a folder, the files in it get names of their own", param, ctx)
+        return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="dir")]
 
 
 class Setting(Kind):

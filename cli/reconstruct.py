@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..registry import SOLVERS
-from .kinds import Counts, Names, grouped
+from .kinds import Counts, Folder, Names, grouped
 from .shared import device_option, dtype_option, model_option, set_option, side_option
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @side_option
 @device_option
 @dtype_option
-@click.option("--out", type=click.Path(path_type=Path), default="results/reconstruct", help="Folder of the plot.")
+@click.option("--out", type=Folder(), default="results/reconstruct", help="Folder of the plot.")
 def reconstruct(
     picture: str,
     prompt: str | None,

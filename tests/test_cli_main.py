@@ -99,6 +99,7 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         (["edit", "a.png", "--preset", "fireflow", "--steps", "3"], "--preset says editor, solver, steps"),
         (["edit", "a.png", "--preset", "fireflew"], "unknown preset 'fireflew'"),
         (["edit", "a.png"], "--source is missing"),
+        (["edit", "a.png", "--out", "b.png"], "'b.png' looks like a file; name a folder"),
         (["generate"], "--prompt"),
         (["generate", "--prompt", "x", "--guidance", "nan"], "not a finite number"),
         (["generate", "--prompt", "x", "--guidance", "inf"], "not a finite number"),
