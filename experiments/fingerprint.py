@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,7 @@ from ..models.base import Model
 if TYPE_CHECKING:
     from .plan import Row
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Part of every key: to be raised when the same cell would come out otherwise."""
 
 _SAMPLES = 64
@@ -41,9 +44,21 @@ def hash_case(case: Case) -> str:
 
 
 def cell_key(row: Row, case: str, seed: int, model: str, numerics: str) -> str:
-    """The identity of one result: case and model as hashes, editor and solver with their options, steps, seed, numerics."""
-    what = (KEY_VERSION, case, model, row.task, row.of_truth, repr(row.editor), repr(row.solver), row.steps, seed, numerics)
+    """The identity of one result: case and model as hashes, editor and solver with their options and the code that defines
+    them, steps, seed, numerics."""
+    methods = [(repr(method), _code(type(method))) for method in (row.editor, row.solver)]
+    what = (KEY_VERSION, case, model, row.task, row.of_truth, methods, row.steps, seed, numerics)
     return sha256(json.dumps(what).encode()).hexdigest()[:20]
+
+
+@cache
+def _code(kind: type) -> str:
+    """A hash of the file that defines `kind`, so that the rows of an edited plug-in never pass for those of the new one.
+    Empty where there is no source to read."""
+    try:
+        return sha256(inspect.getsource(sys.modules[kind.__module__]).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return ""
 
 
 def plan_hash(keys: list[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from fe.cases.base import Case
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
 from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
-from fe.experiments.fingerprint import hash_case, hash_model
+from fe.experiments.fingerprint import cell_key, hash_case, hash_model
 from fe.experiments.folder import RunFolder, check_writable
 from fe.experiments.names import build_cases
 from fe.experiments.plan import Comparison, Method, make_rows, metrics_for
@@ -254,6 +256,35 @@ def test_a_key_depends_on_whatever_changes_a_result() -> None:
     before = hash_model(model)
     torch.nn.init.normal_(layer.weight)
     assert hash_model(model) != before
+
+
+SOLVER = """
+from dataclasses import dataclass
+from fe.solvers.euler import Euler as Base
+
+@dataclass(frozen=True)
+class Mine(Base):
+    def step(self, slope, t0, t1, x, state):
+        return Base.step(self, slope, t0, t1, FACTOR * x, state)
+"""
+
+
+def test_a_solver_that_was_edited_is_another_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name, its options and so its repr are what they were; only its code is new."""
+    row = prepare(PLAN).rows[0]
+
+    def key(factor: str) -> str:
+        path = tmp_path / f"plugin_{factor.replace('.', '_')}.py"
+        path.write_text(SOLVER.replace("FACTOR", factor))
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, path.stem, module)
+        spec.loader.exec_module(module)
+        return cell_key(replace(row, solver=module.Mine()), "case", 0, "model", "float32")
+
+    assert key("1.0") == key("1.0") != key("1.5")
 
 
 def test_metrics_are_those_that_suit_the_cases() -> None:
