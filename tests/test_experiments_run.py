@@ -282,7 +282,8 @@ def test_a_solver_that_was_edited_is_another_solver(tmp_path: Path, monkeypatch:
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)
-        return cell_key(replace(row, solver=module.Mine()), "case", 0, "model", "float32")
+        found: str = cell_key(replace(row, solver=module.Mine()), "case", 0, "model", "float32")
+        return found
 
     assert key("1.0") == key("1.0") != key("1.5")
 
