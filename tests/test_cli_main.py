@@ -223,8 +223,13 @@ def test_check_passes_an_honest_solver_and_fails_a_liar(monkeypatch: pytest.Monk
 
 def test_ctrl_c_ends_with_one_line_and_code_130(tiny_scenes: str, tmp_path: Path) -> None:
     command = ["generate", "--prompt", "a red star", "--model", tiny_scenes, "--count", "10000", "--out", str(tmp_path / "out")]
+    # A shell lets what it runs in the background ignore Ctrl-C, and a test suite may run there: start without that heritage.
     process = subprocess.Popen(
-        [sys.executable, "-m", "fe.cli.main", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "fe.cli.main", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert "seed0.png" in process.stdout.readline()  # at work
