@@ -198,6 +198,7 @@ def _run(prepared: Prepared, folder: RunFolder, batch: int, pictures: bool) -> l
 
 def _show(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> None:
     """Print the tables and what they say; draw what can be drawn."""
+    from ..reports.kinds import kinds_table
     from ..reports.reading import reading
     from ..reports.table import notes, table
     from .screen import console
@@ -208,6 +209,9 @@ def _show(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> No
         raise Refused(f"every cell failed; the first: {folder.failures()[0]}")
     for summary in summaries:
         screen.print(table(summary))
+        kinds = kinds_table(summary)
+        if kinds is not None:
+            screen.print(kinds)
     screen.print(notes(summaries, on_gpu=prepared.on_gpu), style="dim", markup=False)
     screen.print(_drawn(prepared, folder, summaries), markup=False, soft_wrap=True)
     if failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from ..metrics.base import Metric, Task
@@ -32,12 +32,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """All lines of one task, controls last; the metrics that are columns; and the number of cases."""
+    """All lines of one task, controls last; the metrics that are columns; the number of cases; and the same for each kind of
+    edit alone, where there are several."""
 
     task: Task
     metrics: Mapping[str, Metric]
     lines: tuple[Line, ...]
     cases: int
+    kinds: Mapping[str, Summary] = field(default_factory=dict)
 
     @property
     def methods(self) -> tuple[Line, ...]:
@@ -48,14 +50,19 @@ class Summary:
 def summarise(task: Task, cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric]) -> Summary:
     """Summarise the cells of one task. records: those without an error, by key. A case's score is its mean over seeds."""
     by_row: dict[str, list[Cell]] = {}
+    by_kind: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.row.task == task:
             by_row.setdefault(cell.row.name, []).append(cell)
+            by_kind.setdefault(cell.case.kind, []).append(cell)
     scores = {name: _by_case(mine, records, metrics) for name, mine in by_row.items()}
     first = next((scores[name] for name, mine in by_row.items() if not mine[0].row.control), {})
     lines = tuple(_line(mine, records, metrics, scores[name], first) for name, mine in by_row.items())
     seen = {name: metric for name, metric in metrics.items() if any(line.scores[name].count for line in lines)}
-    return Summary(task, seen, lines, len({cell.case.id for mine in by_row.values() for cell in mine}))
+    count = len({cell.case.id for mine in by_row.values() for cell in mine})
+    alone = by_kind if len(by_kind) > 1 else {}
+    kinds = {kind: summarise(task, mine, records, metrics) for kind, mine in alone.items()}
+    return Summary(task, seen, lines, count, kinds)
 
 
 Scores = dict[str, dict[str, float]]

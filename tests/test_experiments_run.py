@@ -21,8 +21,9 @@ from fe.experiments.folder import RunFolder, check_writable
 from fe.experiments.names import build_cases
 from fe.experiments.plan import Comparison, Method, make_rows, metrics_for
 from fe.experiments.presets import preset_for, preset_settings
-from fe.experiments.records import Record, read_records
+from fe.experiments.records import Record, only, read_records
 from fe.experiments.run import make_cells
+from fe.experiments.summary import summarise
 from fe.models.mixture import MixtureModel
 from fe.options import OptionError
 
@@ -256,6 +257,22 @@ def test_a_key_depends_on_whatever_changes_a_result() -> None:
     before = hash_model(model)
     torch.nn.init.normal_(layer.weight)
     assert hash_model(model) != before
+
+
+def test_each_kind_of_edit_is_summarised_alone(tmp_path: Path) -> None:
+    prepared = prepare(PLAN)
+    ran(prepared, tmp_path / "out")
+    records = only(read_records(tmp_path / "out" / "records.jsonl"), {cell.key for cell in prepared.cells})
+    kinds = {case.id: "ab"[i % 2] for i, case in enumerate(prepared.cases)}
+    cells = [replace(cell, case=replace(cell.case, kind=kinds[cell.case.id])) for cell in prepared.cells]
+    summary = summarise("edit", cells, records, prepared.metrics["edit"])
+    assert {kind: part.cases for kind, part in summary.kinds.items()} == {"a": 3, "b": 2}
+    for kind, part in summary.kinds.items():
+        row = part.lines[0].row.name
+        costs = [one.scores["transport-cost"] for one in records.values() if one.row == row and kinds[one.case] == kind]
+        assert part.lines[0].scores["transport-cost"].mean == pytest.approx(math.fsum(costs) / part.cases)
+        assert not part.kinds
+    assert not summarise("edit", prepared.cells, records, prepared.metrics["edit"]).kinds
 
 
 SOLVER = """

@@ -12,6 +12,7 @@ from fe.experiments.statistics import Estimate, mean_interval, paired_difference
 from fe.experiments.summary import Line, Summary
 from fe.metrics.pixels import RMSE, SourceSSIM
 from fe.metrics.scenes import Changed, Kept, TruthPSNR
+from fe.reports.kinds import kinds_table
 from fe.reports.progress import watched
 from fe.reports.reading import reading
 from fe.reports.table import difference, notes, score, table
@@ -165,3 +166,25 @@ def test_progress_on_a_terminal_is_a_bar_with_failures() -> None:
 def test_a_paired_difference_needs_pairs() -> None:
     assert paired_difference({"a": 1.0}, {"b": 1.0}).count == 0
     assert difference(paired_difference({"a": 1.0}, {"b": 1.0}), RMSE()) == ""
+
+
+def test_kinds_stand_apart_where_a_mean_would_hide_them() -> None:
+    """A method that always changes colours and never sizes."""
+    lines = (line("flowedit+euler", 48.0), line("no edit", 0.0, control=True))
+    always, never = (
+        replace(summary(*(replace(one, scores=one.scores | {"changed": estimate(mean, 0.1, 12)}) for one in lines)), cases=12)
+        for mean in (1.0, 0.0)
+    )
+    whole = replace(summary(*lines), kinds={"colour": always, "size": never})
+    shown = kinds_table(whole)
+    assert shown is not None
+    console = Console(width=100, file=io.StringIO(), highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    printed = captured.get()
+    assert "asked changed / others kept, %" in printed
+    assert " ".join(next(row for row in printed.splitlines() if "flowedit" in row).split()).startswith("flowedit+euler 100 [90")
+    assert "0 [-10, 10]" in printed
+    assert printed.count("n = 12") == 2
+    assert "no edit" not in printed
+    assert kinds_table(summary(*lines)) is None
