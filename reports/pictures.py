@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ..cases.base import Case
 from ..cases.pictures import put
@@ -13,7 +13,8 @@ from ..experiments.folder import RunFolder
 from ..experiments.run import Cell
 
 CASES = 6
-_TILE, _GAP, _HEAD, _SIDE = 128, 4, 34, 168
+_TILE, _GAP, _HEAD, _SIDE = 128, 4, 40, 176
+_LETTERS = 12
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
 
 
@@ -46,6 +47,7 @@ def grid(folder: RunFolder, cells: Sequence[Cell], path: Path) -> bool:
     step = _TILE + _GAP
     page = Image.new("RGB", (_SIDE + step * len(headings), _HEAD + step * len(cases)), _PAPER)
     draw = ImageDraw.Draw(page)
+    draw.font = ImageFont.load_default(_LETTERS)
     for column, (_, heading) in enumerate(headings):
         draw.multiline_text((_SIDE + step * column, 4), heading, fill=_INK)
     for line, case in enumerate(cases):
