@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -113,18 +111,15 @@ def compare(
         raise click.UsageError("--methods names editors and solvers already; leave out --solvers and --editors")
     if steps and match_nfe:
         raise click.UsageError("--match-nfe chooses the steps; leave out --steps")
-    # OpenMP's threads otherwise spin while they wait, which costs a busy machine a factor of ten or more
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ..experiments.compare import open_folder, prepare
     from ..experiments.folder import check_writable
     from .screen import working
 
     plan = _plan(solvers, editors, methods, steps, match_nfe, model, cases, settings, seeds, device, dtype)
-    folder_path = out or Path("results") / _default_name(plan)
-    check_writable(folder_path)
+    check_writable(out or Path("results"))
     with working(f"loading {model}"):
         prepared = prepare(plan)
-    folder = open_folder(prepared, folder_path, overwrite)
+    folder = open_folder(prepared, out or Path("results") / _default_name(prepared), overwrite)
     summaries = _run(prepared, folder, batch, not no_pictures)
     _show(prepared, folder, summaries)
 
@@ -175,10 +170,10 @@ def _plan(
     )
 
 
-def _default_name(plan: Comparison) -> str:
-    """A folder's name that the same request always gets."""
-    model = re.sub(r"[^\w-]", "", plan.model.partition(":")[0])
-    return f"compare-{model}-{sha256(repr(plan).encode()).hexdigest()[:8]}"
+def _default_name(prepared: Prepared) -> str:
+    """A folder's name that the same comparison always gets, and no other: an edited solver or new weights go elsewhere."""
+    model = re.sub(r"[^\w-]", "", prepared.plan.model.partition(":")[0])
+    return f"compare-{model}-{prepared.hash[:8]}"
 
 
 def _run(prepared: Prepared, folder: RunFolder, batch: int, pictures: bool) -> list[Summary]:

@@ -71,7 +71,7 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
     pictures = {path.parent.name for path in (tmp_path / "pictures").rglob("*.png")}
     assert {"source", "truth", "flowedit+euler-2", "flowedit+alf-3", "reconstruct-codec", "from-noise"} <= pictures
     with Image.open(tmp_path / "grid.png") as grid:
-        assert grid.width == 168 + 132 * 8  # source, truth, two solvers with two step counts, two controls
+        assert grid.width == 176 + 132 * 8  # source, truth, two solvers with two step counts, two controls
     assert not compare(*words, "--no-pictures", "--out", tmp_path / "bare").exit_code
     assert {path.name for path in (tmp_path / "bare").iterdir()} == {"run.json", "records.jsonl", "quality.png"}
 
