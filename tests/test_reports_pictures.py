@@ -42,8 +42,8 @@ def test_the_grid_shows_source_truth_and_results(tmp_path: Path) -> None:
         folder.save_picture(ROW.name, one.id, GREEN)
     assert grid(folder, cells, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
-        middles = [image.getpixel((168 + 132 * column + 64, 34 + 132 + 64)) for column in range(4)]
-        assert image.size == (168 + 4 * 132, 34 + 2 * 132)
+        middles = [image.getpixel((176 + 132 * column + 64, 40 + 132 + 64)) for column in range(4)]
+        assert image.size == (176 + 4 * 132, 40 + 2 * 132)
     assert middles == [(255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255)]  # the control's picture is missing
 
 
