@@ -192,27 +192,31 @@ def _run(prepared: Prepared, folder: RunFolder, batch: int, pictures: bool) -> l
 
 
 def _show(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> None:
-    """Print the tables and what they say; draw what can be drawn."""
+    """Print the tables and what they say, also to a file; draw what can be drawn."""
+    from rich.console import Console
+
     from ..reports.kinds import kinds_table
     from ..reports.reading import reading
     from ..reports.table import notes, table
-    from .screen import console
+    from .screen import FILE_WIDTH, console
 
-    screen = console()
     failed = sum(line.failed for summary in summaries for line in summary.lines)
     if failed == len(prepared.cells):
         raise Refused(f"every cell failed; the first: {folder.failures()[0]}")
-    for summary in summaries:
-        screen.print(table(summary))
-        kinds = kinds_table(summary)
-        if kinds is not None:
-            screen.print(kinds)
-    screen.print(notes(summaries, on_gpu=prepared.on_gpu), style="dim", markup=False)
+    tables = [shown for one in summaries for shown in (table(one), kinds_table(one)) if shown is not None]
+    explained = notes(summaries, on_gpu=prepared.on_gpu)
+    said = " ".join(filter(None, map(reading, summaries)))
+    screen = console()
+    screen.print(*tables, sep="\n")
+    screen.print(explained, style="dim", markup=False)
     screen.print(_drawn(prepared, folder, summaries), markup=False, soft_wrap=True)
     if failed:
         screen.print(f"{failed} cells failed; the first: {folder.failures()[0]}", style="red", markup=False, soft_wrap=True)
-    said = " ".join(filter(None, map(reading, summaries)))
     screen.print(said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
+    with (folder.path / "table.txt").open("w", encoding="utf-8") as file:
+        page = Console(file=file, width=FILE_WIDTH, highlight=False)
+        page.print(*tables, sep="\n")
+        page.print(explained, said, sep="\n\n", markup=False)
 
 
 def _drawn(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> str:
@@ -222,7 +226,7 @@ def _drawn(prepared: Prepared, folder: RunFolder, summaries: list[Summary]) -> s
     from ..reports.pictures import grid
     from ..reports.plots import path_plot, quality_plot
 
-    written = ["records.jsonl"]
+    written = ["records.jsonl", "table.txt"]
     if grid(folder, prepared.cells, folder.path / "grid.png"):
         written.append("grid.png")
     if quality_plot(summaries, folder.path / "quality.png"):

@@ -41,7 +41,8 @@ def test_the_mixture_experiment_end_to_end(tmp_path: Path) -> None:
         assert words in result.stdout
     assert "Reconstruction" not in result.stdout
     assert result.stdout.rstrip().splitlines()[-1].startswith("Edits: flowedit+euler has the lowest transport cost")
-    assert {path.name for path in out.iterdir()} == {"run.json", "records.jsonl", "quality.png", "paths.png"}
+    written = {"run.json", "records.jsonl", "table.txt", "quality.png", "paths.png"}
+    assert {path.name for path in out.iterdir()} == written
     assert len((out / "records.jsonl").read_text().splitlines()) == 12
     assert json.loads((out / "run.json").read_text())["comparison"]["methods"] == ["inversion+euler", "flowedit+euler"]
 
@@ -68,12 +69,13 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
     assert carried.split()[6] == codec.split()[3]  # the RMSE: a carried state lands on the codec's own error
     for words_shown in ("PSNR to truth", "asked changed", "others kept", "SSIM to source", "codec of the truth"):
         assert words_shown in result.stdout
+    assert "codec of the truth" in (tmp_path / "table.txt").read_text(encoding="utf-8")
     pictures = {path.parent.name for path in (tmp_path / "pictures").rglob("*.png")}
     assert {"source", "truth", "flowedit+euler-2", "flowedit+alf-3", "reconstruct-codec", "from-noise"} <= pictures
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width == 176 + 132 * 8  # source, truth, two solvers with two step counts, two controls
     assert not compare(*words, "--no-pictures", "--out", tmp_path / "bare").exit_code
-    assert {path.name for path in (tmp_path / "bare").iterdir()} == {"run.json", "records.jsonl", "quality.png"}
+    assert {path.name for path in (tmp_path / "bare").iterdir()} == {"run.json", "records.jsonl", "table.txt", "quality.png"}
 
 
 @pytest.mark.parametrize(
