@@ -172,7 +172,7 @@ def test_kinds_stand_apart_where_a_mean_would_hide_them() -> None:
     """A method that always changes colours and never sizes."""
     lines = (line("flowedit+euler", 48.0), line("no edit", 0.0, control=True))
     always, never = (
-        replace(summary(*(replace(one, scores=one.scores | {"changed": estimate(mean, 0.1, 12)}) for one in lines)), cases=12)
+        replace(summary(*(replace(one, scores={**one.scores, "changed": estimate(mean, 0.1, 12)}) for one in lines)), cases=12)
         for mean in (1.0, 0.0)
     )
     whole = replace(summary(*lines), kinds={"colour": always, "size": never})
