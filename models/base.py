@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar, final
 
 from torch import Tensor, nn
@@ -81,10 +81,6 @@ class Model(ABC, Generic[AnyCondition]):
                 return self.velocity(tick.t, x, condition)
 
         return velocity
-
-
-Progress = Callable[[str], None]
-"""Told in one line what a long load is doing."""
 
 
 class Loader(ABC):

@@ -5,7 +5,6 @@ Standard library only, so that prompts can be checked without loading torch.
 
 from __future__ import annotations
 
-import difflib
 import random
 import re
 from dataclasses import astuple, dataclass, fields, replace
@@ -103,12 +102,6 @@ def parse(caption: str) -> Scene:
 def words(prompt: str) -> list[str]:
     """The words of a prompt as the tokenizers see them: lower case, split at spaces, without . , ; : ! ?"""
     return re.sub(r"[.,;:!?]", " ", prompt.lower()).split()
-
-
-def unknown_words(prompt: str) -> list[tuple[str, tuple[str, ...]]]:
-    """The words of a prompt that the scenes model does not know, each once, with up to three known words like it."""
-    unknown = dict.fromkeys(word for word in words(prompt) if word not in VOCABULARY)
-    return [(word, tuple(difflib.get_close_matches(word, VOCABULARY, n=3, cutoff=0.5))) for word in unknown]
 
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
