@@ -143,6 +143,11 @@ MODELS = Table(
         "flux": "models.flux:FluxLoader",
         "flux-dev": "models.flux:FluxDevLoader",
         "flux-schnell": "models.flux:FluxSchnellLoader",
+        "flux-krea": "models.flux:FluxKreaLoader",
+        "sd3": "models.sd3:SD3Loader",
+        "sd3-medium": "models.sd3:SD3MediumLoader",
+        "sd3.5-medium": "models.sd3:SD35MediumLoader",
+        "sd3.5-large": "models.sd3:SD35LargeLoader",
     },
 )
 METRICS = Table(

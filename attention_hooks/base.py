@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from ..ode import Tick
 
-Stream = Literal["joint", "single"]
+Stream = Literal["joint", "single", "dual", "self"]
 Part = Literal["q", "k", "v", "out"]
 
 
 class Point(NamedTuple):
     """A named place in the network: the stream of blocks, the block's index in that stream, and the tensor met there.
 
+    Streams: "single", where text and image are one sequence (FLUX); "joint", the image side where they have weights of their
+    own (FLUX, SD3); "dual", a joint block's second attention among image tokens alone (SD3.5); "self", a UNet's attention
+    among image tokens.
     q and k are met after their QK-norm and before the rotary embedding, v straight after its projection.
     """
 

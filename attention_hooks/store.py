@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..ode import Tick
@@ -77,13 +76,14 @@ class FeatureStore(Mapping[Slot, Tensor]):
 
 @dataclass(frozen=True)
 class Record:
-    """A hook that records what it meets at `points` into `store` and changes nothing."""
+    """A hook that records what it meets at `points` into `store` and changes nothing. `rows`: the rows to keep (None: all)."""
 
     store: FeatureStore
     points: Collection[Point]
+    rows: Sequence[int] | None = None
 
     def __call__(self, at: Tick, point: Point, value: Tensor) -> Tensor:
-        self.store.record(at, point, value)
+        self.store.record(at, point, value if self.rows is None else value[list(self.rows)])
         return value
 
 
@@ -91,7 +91,8 @@ class Record:
 class Inject:
     """A hook for one run that injects what `store` holds for each meeting at `points`.
 
-    "replace" gives ratio * stored, "add" gives value + ratio * stored. A meeting that has no stored partner is a miss:
+    "replace" gives ratio * stored, "add" gives value + ratio * stored. `rows`: for every row met, the stored row that it is
+    given (None: the same). A meeting that has no stored partner is a miss:
     `missing` "raise" raises LookupError, "keep" leaves the value alone. `hits` and `misses` count meetings.
     Make a new object for every run: it counts occurrences. Raises ValueError if shapes differ (other rows or size).
     """
@@ -101,6 +102,7 @@ class Inject:
     how: How = "replace"
     ratio: float = 1.0
     missing: Literal["raise", "keep"] = "raise"
+    rows: Sequence[int] | None = None
     _visits: Visits = field(default_factory=Visits, init=False, repr=False, compare=False)
     _outcomes: Counter[bool] = field(default_factory=Counter, init=False, repr=False, compare=False)
 
@@ -117,7 +119,7 @@ class Inject:
         stored = self.store.get(slot)
         self._outcomes[stored is not None] += 1
         if stored is not None:
-            return _combined(value, stored, self.how, self.ratio)
+            return _combined(value, stored if self.rows is None else stored[list(self.rows)], self.how, self.ratio)
         if self.missing == "keep":
             return value
         raise LookupError(f"no feature was recorded for {slot}; record that step first, or pass missing='keep'")
@@ -125,22 +127,25 @@ class Inject:
 
 @dataclass(frozen=True)
 class Share:
-    """A hook that gives the features of the second half of the rows to the first half, in one network call.
+    """A hook that gives features of some rows to others, in one network call.
 
-    Equal to recording and injecting when the second half repeats the recorded evaluation (same t, x and condition);
-    costs the extra rows and no feature memory. Raises ValueError if the number of rows is odd.
+    Equal to recording and injecting when the giving rows repeat the recorded evaluation (same t, x and condition);
+    costs those rows and no feature memory. `givers`: for every row, the row whose feature it takes; a row that gives to
+    itself is left alone. Raises ValueError if there are more or fewer rows than that.
     """
 
     points: Collection[Point]
+    givers: Sequence[int]
     how: How = "replace"
     ratio: float = 1.0
 
     def __call__(self, at: Tick, point: Point, value: Tensor) -> Tensor:
-        rows = value.shape[0]
-        if rows % 2:
-            raise ValueError(f"sharing pairs the first half of the rows with the second: it needs an even number, got {rows}")
-        takers, givers = value[: rows // 2], value[rows // 2 :]
-        return torch.cat([_combined(takers, givers, self.how, self.ratio), givers])
+        if len(value) != len(self.givers):
+            raise ValueError(f"a feature of {len(self.givers)} rows was expected here, got {len(value)} rows")
+        takers = [row for row, giver in enumerate(self.givers) if giver != row]
+        shared = value.clone()
+        shared[takers] = _combined(value[takers], value[[self.givers[row] for row in takers]], self.how, self.ratio)
+        return shared
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import click
 from ..registry import CASES, EDITORS, SOLVERS
 from .kinds import Counts, Kind, Name, Names, grouped
 from .refusal import Interrupted, Refused
-from .shared import device_option, dtype_option, model_option, set_option
+from .shared import Wanted, model_options, set_option
 
 if TYPE_CHECKING:
     from ..experiments.compare import Prepared
@@ -70,13 +70,11 @@ class MethodList(Kind):
 @click.option("--methods", type=MethodList(), help="EDITOR+SOLVER,... in place of all editors with all solvers.")
 @click.option("--steps", type=Counts(), help="Step counts, separated by commas. [default: 28]")
 @click.option("--match-nfe", type=click.IntRange(1, 100_000), help="Instead: as many steps as this many NFE allow.")
-@model_option
+@model_options
 @click.option("--cases", type=CaseSpec(), help="NAME, NAME:COUNT or folder:PATH. [default: scenes:24]")
 @set_option
 @click.option("--seeds", type=Counts(low=0), default="0", help="Seeds of the noise, separated by commas.")
 @click.option("--batch", type=click.IntRange(1, 4096), default=8, help="Cases that go through the model at once.")
-@device_option
-@dtype_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results. [default: one under results/]")
 @click.option("--no-pictures", is_flag=True, help="Write no pictures.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds.")
@@ -86,13 +84,11 @@ def compare(
     methods: tuple[tuple[str, str], ...] | None,
     steps: tuple[int, ...] | None,
     match_nfe: int | None,
-    model: str,
+    wanted: Wanted,
     cases: CaseChoice | None,
     settings: tuple[Setting, ...],
     seeds: tuple[int, ...],
     batch: int,
-    device: str,
-    dtype: str,
     out: Path | None,
     no_pictures: bool,
     overwrite: bool,
@@ -115,9 +111,9 @@ def compare(
     from ..experiments.folder import check_writable
     from .screen import working
 
-    plan = _plan(solvers, editors, methods, steps, match_nfe, model, cases, settings, seeds, device, dtype)
+    plan = _plan(solvers, editors, methods, steps, match_nfe, wanted, cases, settings, seeds)
     check_writable(out or Path("results"))
-    with working(f"loading {model}"):
+    with working(f"loading {wanted.spec}"):
         prepared = prepare(plan)
     folder = open_folder(prepared, out or Path("results") / _default_name(prepared), overwrite)
     summaries = _run(prepared, folder, batch, not no_pictures)
@@ -130,19 +126,17 @@ def _plan(
     methods: tuple[tuple[str, str], ...] | None,
     steps: tuple[int, ...] | None,
     match_nfe: int | None,
-    model: str,
+    wanted: Wanted,
     cases: CaseChoice | None,
     settings: tuple[Setting, ...],
     seeds: tuple[int, ...],
-    device: str,
-    dtype: str,
 ) -> Comparison:
     """The request with the model's defaults filled in. Plug-ins that cannot be imported are named and left out."""
     from ..experiments.compare import usable
     from ..experiments.plan import Comparison, Method
     from ..experiments.presets import preset_for, preset_settings
 
-    preset = preset_for(model)
+    preset = preset_for(wanted.spec)
     product = ((editor, solver) for editor in editors or preset.editors for solver in solvers or preset.solvers)
     kept, faults = usable(Method(*pair) for pair in methods or product)
     for fault in faults:
@@ -152,21 +146,20 @@ def _plan(
         choice = choice._replace(size=preset.count)
     used_editors = dict.fromkeys([*(method.editor for method in kept), "no-edit", "from-noise"])
     used_solvers = dict.fromkeys(method.solver for method in kept)
-    given = grouped(settings, [*used_editors, *used_solvers, choice.name])
+    given = grouped(settings, [*used_editors, *used_solvers, choice.name, "model"])
     if choice.path is not None:
         given[choice.name].setdefault("path", choice.path)
     usual = preset_settings(preset, used_editors)
     return Comparison(
         methods=kept,
-        model=model,
+        model=wanted.spec,
         cases=choice.name,
         count=choice.size,
         steps=steps or (preset.steps,),
         match_nfe=match_nfe,
         seeds=seeds,
         settings={name: usual.get(name, {}) | options for name, options in given.items()},
-        device=device,
-        dtype=dtype,
+        setup=wanted.setup(),
     )
 
 

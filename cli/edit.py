@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,8 @@ from click.core import ParameterSource
 from ..registry import EDITORS
 from .kinds import Folder, Name, grouped
 from .shared import (
-    device_option,
-    dtype_option,
-    model_option,
+    Wanted,
+    model_options,
     seed_option,
     set_option,
     side_option,
@@ -40,7 +39,7 @@ MOST_SHOWN = 9
 @click.argument("picture")
 @click.option("--source", help="What the picture shows.")
 @click.option("--target", help="What it should show.")
-@model_option
+@model_options
 @click.option("--editor", type=Name(EDITORS), default="flowedit", help="What to walk.")
 @solver_option
 @steps_option
@@ -48,8 +47,6 @@ MOST_SHOWN = 9
 @click.option("--preset", help="Editor, solver and steps as their authors publish them (see fe list presets).")
 @seed_option
 @side_option
-@device_option
-@dtype_option
 @click.option("--out", type=Folder(), default="results/edit", help="Folder of the results.")
 @click.option("--path", "keep_path", is_flag=True, help="Also write a strip of the noise-free states from source to result.")
 @click.pass_context
@@ -58,7 +55,7 @@ def edit(
     picture: str,
     source: str | None,
     target: str | None,
-    model: str,
+    wanted: Wanted,
     editor: str,
     solver: str,
     steps: int,
@@ -66,8 +63,6 @@ def edit(
     preset: str | None,
     seed: int,
     side: int | None,
-    device: str,
-    dtype: str,
     out: Path,
     keep_path: bool,
 ) -> None:
@@ -81,13 +76,15 @@ def edit(
     fe edit cat.jpg --source "a cat" --target "a dog" --model flux-dev --dtype bfloat16 --side 1024
     """
     if preset is None:
-        method = _built(editor, solver, steps, settings)
+        options = grouped(settings, [editor, solver, "model"])
+        method = _built(editor, solver, steps, options)
     else:
         _refuse_beside_preset(ctx)
+        options = grouped((), ["model"])
         method = _published(preset)
     from .subjects import need_prompt, subjects
 
-    wanted = [
+    listed = [
         replace(
             subject,
             source=need_prompt(source, subject.source, "--source"),
@@ -95,7 +92,7 @@ def edit(
         )
         for subject in subjects(picture)
     ]
-    _edit_all(Job(method, seed, side, out, keep_path), wanted, model, device, dtype)
+    _edit_all(Job(method, seed, side, out, keep_path), listed, wanted, options["model"])
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,7 @@ class Job:
     keep_path: bool
 
 
-def _built(editor: str, solver: str, steps: int, settings: tuple[tuple[str, str, str], ...]) -> Method:
-    options = grouped(settings, [editor, solver])
+def _built(editor: str, solver: str, steps: int, options: Mapping[str, dict[str, str]]) -> Method:
     from ..experiments.names import build_editor, build_solver
 
     name = f"{editor}-{solver}-{steps}"
@@ -143,26 +139,23 @@ def _refuse_beside_preset(ctx: click.Context) -> None:
             raise click.UsageError("--preset says editor, solver, steps and their options by itself; leave out the others")
 
 
-def _edit_all(job: Job, wanted: Sequence[Subject], model: str, device: str, dtype: str) -> None:
+def _edit_all(job: Job, listed: Sequence[Subject], wanted: Wanted, options: Mapping[str, str]) -> None:
     """Edit every picture. In a folder a bad one is named and left out; at the end that is an error nonetheless."""
     from ..experiments.folder import check_writable
-    from ..experiments.names import load_model
-    from .screen import working
 
     check_writable(job.out)
-    with working(f"loading {model}"):
-        loaded = load_model(model, device=device, dtype=dtype)
+    loaded = wanted.load(options)
     failed = 0
-    for subject in wanted:
+    for subject in listed:
         try:
             _edit_one(job, subject, loaded)
         except ValueError as fault:
-            if len(wanted) == 1:
+            if len(listed) == 1:
                 raise
             failed += 1
             click.echo(f"fe: {subject.name} is left out: {fault}", err=True)
     if failed:
-        raise ValueError(f"{failed} of {len(wanted)} pictures could not be edited")
+        raise ValueError(f"{failed} of {len(listed)} pictures could not be edited")
 
 
 def _edit_one(job: Job, subject: Subject, model: Model[Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .kinds import Finite, Folder, Size, grouped
-from .shared import device_option, dtype_option, model_option, seed_option, set_option, solver_option, steps_option
+from .shared import Wanted, model_options, seed_option, set_option, solver_option, steps_option
 
 USUAL = (1024, 1024)
 """Height and width for a model that takes any size."""
@@ -16,7 +16,7 @@ USUAL = (1024, 1024)
 
 @click.command()
 @click.option("--prompt", required=True, help="What to draw.")
-@model_option
+@model_options
 @solver_option
 @steps_option
 @click.option("--guidance", type=Finite(), default=3.5, help="How strongly the prompt is followed.")
@@ -24,12 +24,10 @@ USUAL = (1024, 1024)
 @seed_option
 @click.option("--count", type=click.IntRange(1, 10_000), default=1, help="Pictures, with seeds counting up.")
 @click.option("--size", type=Size(), help="Height x width in pixels; the model's own if not given.")
-@device_option
-@dtype_option
 @click.option("--out", type=Folder(), default="results/generate", help="Folder of the results.")
 def generate(
     prompt: str,
-    model: str,
+    wanted: Wanted,
     solver: str,
     steps: int,
     guidance: float,
@@ -37,8 +35,6 @@ def generate(
     seed: int,
     count: int,
     size: tuple[int, int] | None,
-    device: str,
-    dtype: str,
     out: Path,
 ) -> None:
     """Draw pictures from a prompt. Each seed gives one picture, whatever the count.
@@ -46,7 +42,7 @@ def generate(
     \b
     fe generate --prompt "a large red star at the left on a striped blue background" --count 4
     """
-    options = grouped(settings, [solver])
+    options = grouped(settings, [solver, "model"])
     import torch
 
     from ..cases.base import Case
@@ -54,13 +50,12 @@ def generate(
     from ..editors.controls import FromNoise
     from ..experiments.execute import execute
     from ..experiments.folder import check_writable
-    from ..experiments.names import build_solver, load_model
+    from ..experiments.names import build_solver
     from .screen import working
 
     editor, built = FromNoise(guidance), build_solver(solver, options[solver])
     check_writable(out)
-    with working(f"loading {model}"):
-        loaded = load_model(model, device=device, dtype=dtype)
+    loaded = wanted.load(options["model"])
     height, width = _size(size, loaded.side, loaded.multiple)
     case = Case(prompt, torch.zeros(3, height, width), prompt, prompt)
     for one in range(seed, seed + count):

@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from ..registry import Table
+from ..registry import MODELS, Table
 
 
 class Kind(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -19,19 +19,50 @@ class Kind(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
 
 
 class Name(Kind):
-    """A name in a registry table. Unknown names are refused with the near ones; `suffix` allows "name:something" (models)."""
+    """A name in a registry table. Unknown names are refused with the near ones."""
 
-    def __init__(self, table: Table, *, suffix: bool = False) -> None:
-        self.name, self.table, self.suffix = table.kind, table, suffix
+    def __init__(self, table: Table) -> None:
+        self.name, self.table = table.kind, table
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name = value.partition(":")[0] if self.suffix else value
-        if name not in self.table:
-            self.fail(self.table.suggest(name), param, ctx)
+        if value not in self.table:
+            self.fail(self.table.suggest(value), param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in self.table if name.startswith(incomplete)]
+
+
+class ModelSpec(Kind):
+    """A model: a name, a folder, a hub id, or KIND:FOLDER-OR-HUB-ID."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name = value.partition(":")[0]
+        if name not in MODELS and "/" not in value and not Path(value).is_dir():
+            self.fail(f"{MODELS.suggest(name)} (or name a folder, or a hub id OWNER/NAME)", param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
+
+
+class Dtype(Kind):
+    """float32, bfloat16 or float16, also by their short names."""
+
+    name = "dtype"
+    SHORT: ClassVar = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        full = self.SHORT.get(value, value)
+        if full not in self.SHORT.values():
+            self.fail(f"{value!r} is no dtype; use {', '.join(dict.fromkeys(self.SHORT.values()))}", param, ctx)
+        return str(full)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        known = [*dict.fromkeys(self.SHORT.values()), *self.SHORT]
+        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 
 
 class Names(Kind):

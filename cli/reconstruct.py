@@ -10,7 +10,7 @@ import click
 
 from ..registry import SOLVERS
 from .kinds import Counts, Folder, Names, grouped
-from .shared import device_option, dtype_option, model_option, set_option, side_option
+from .shared import Wanted, model_options, set_option, side_option
 
 if TYPE_CHECKING:
     from ..cases.base import Case
@@ -24,22 +24,18 @@ if TYPE_CHECKING:
 @click.option("--prompt", help="What the picture shows (a case of scenes brings its own; otherwise nothing).")
 @click.option("--solvers", type=Names(SOLVERS), default="euler,midpoint,fireflow,alf", help="Separated by commas.")
 @click.option("--steps", type=Counts(), default="4,8,16,28", help="Step counts, separated by commas.")
-@model_option
+@model_options
 @set_option
 @side_option
-@device_option
-@dtype_option
 @click.option("--out", type=Folder(), default="results/reconstruct", help="Folder of the plot.")
 def reconstruct(
     picture: str,
     prompt: str | None,
     solvers: tuple[str, ...],
     steps: tuple[int, ...],
-    model: str,
+    wanted: Wanted,
     settings: tuple[tuple[str, str, str], ...],
     side: int | None,
-    device: str,
-    dtype: str,
     out: Path,
 ) -> None:
     """Invert PICTURE (a file, or a case such as scenes:7) with each solver, bring it back, and show error against cost.
@@ -47,11 +43,11 @@ def reconstruct(
     Both ways use the same prompt at guidance 1. A solver that is exactly reversible is also run with its state carried from one
     way to the other: it then lands on the codec's own error, the bound of every method.
     """
-    options = grouped(settings, solvers)
+    options = grouped(settings, [*solvers, "model"])
     from ..cases.base import Case
     from ..cases.pictures import put
     from ..experiments.folder import check_writable
-    from ..experiments.names import build_solver, load_model
+    from ..experiments.names import build_solver
     from ..experiments.round_trip import codec_trip, velocity_gaps
     from .screen import working
     from .subjects import pixels, subjects
@@ -61,8 +57,7 @@ def reconstruct(
     if len(found) != 1:
         raise ValueError(f"one picture is reconstructed at a time, got {len(found)}")
     check_writable(out)
-    with working(f"loading {model}"):
-        loaded = load_model(model, device=device, dtype=dtype)
+    loaded = wanted.load(options["model"])
     pixel_values, notes = pixels(found[0], loaded, side)
     for note in notes:
         click.echo(f"{found[0].name}: {note}")

@@ -2,21 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import click
 
-from ..registry import MODELS, SOLVERS
-from .kinds import Device, Name, Setting
+from ..registry import SOLVERS
+from .kinds import Device, Dtype, ModelSpec, Name, Setting
 
-model_option = click.option(
-    "--model", type=Name(MODELS, suffix=True), default="scenes", help="A model, or KIND:FOLDER-OR-HUB-ID."
+if TYPE_CHECKING:
+    from ..models.base import Model, Setup
+
+
+class Wanted(NamedTuple):
+    """The model that a command was asked to use, and how."""
+
+    spec: str
+    device: str
+    dtype: str
+    weights: str
+    compiled: bool
+    low_memory: bool
+    quantise: str
+
+    def setup(self) -> Setup:
+        """The same for whoever loads it. Raises OptionError."""
+        from ..models.base import Setup
+
+        return Setup(
+            device=self.device,
+            dtype=self.dtype,
+            weights=self.weights,
+            compiled=self.compiled,
+            low_memory=self.low_memory,
+            quantise=self.quantise,
+        )
+
+    def load(self, options: Mapping[str, str]) -> Model[Any]:
+        """The model itself, with its own options as text. Raises what `names.load_model` raises."""
+        from ..experiments.names import load_model
+        from .screen import working
+
+        with working(f"loading {self.spec}"):
+            return load_model(self.spec, self.setup(), options)
+
+
+MODEL_OPTIONS = (
+    click.option("--model", "spec", type=ModelSpec(), default="scenes", help="A name, a folder, a hub id, or KIND:SOURCE."),
+    click.option("--device", type=Device(), default="auto", help="auto takes a GPU if there is one."),
+    click.option(
+        "--dtype",
+        type=Dtype(),
+        default="float32",
+        help="What the network computes in: float32, bfloat16 (bf16), float16 (fp16).",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["trained", "random"]),
+        default="trained",
+        help="random: the full-size network without any download, for speed and memory.",
+    ),
+    click.option("--compile", "compiled", is_flag=True, help="Compile the network's blocks."),
+    click.option("--low-memory", is_flag=True, help="Only the part that works is on the GPU; the codec works in tiles."),
+    click.option(
+        "--quantise",
+        type=click.Choice(["none", "int8", "nf4"]),
+        default="none",
+        help="What the weights of the largest networks are rounded to.",
+    ),
 )
-device_option = click.option("--device", type=Device(), default="auto", help="auto takes a GPU if there is one.")
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    help="What the network computes in.",
-)
+
+
+def model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which model and how, as its one argument `wanted`."""
+
+    @wraps(command)
+    def gathered(*args: Any, **given: Any) -> None:
+        values = {name: given.pop(name) for name in Wanted._fields}
+        command(*args, wanted=Wanted(**values), **given)
+
+    for option in reversed(MODEL_OPTIONS):
+        gathered = option(gathered)
+    return gathered
+
+
 seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Seed of the noise.")
 solver_option = click.option("--solver", type=Name(SOLVERS), default="euler", help="How to walk.")
 steps_option = click.option("--steps", type=click.IntRange(1, 10_000), default=28, help="Steps of the time grid.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from ..solvers.base import Solver
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be edited: source latents (B, ...) with one source and one target prompt a row."""
+    """What is to be edited: source latents (B, C, h, w) with one source and one target prompt a row; and `mask` (B, 1, h, w) in
+    [0, 1], 1 where the picture may change (None: everywhere)."""
 
     latent: Tensor
     source: tuple[str, ...]
     target: tuple[str, ...]
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         rows = self.latent.shape[0]
@@ -30,6 +32,9 @@ class Request:
                 f"a request needs one source and one target prompt a row, got {rows} rows, "
                 f"{len(self.source)} source and {len(self.target)} target prompts"
             )
+        expected = (rows, 1, *self.latent.shape[2:])
+        if self.mask is not None and self.mask.shape != expected:
+            raise ValueError(f"the mask of these latents is {expected}, got {tuple(self.mask.shape)}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,12 @@ class KeyedNoise:
 
 class Editor(ABC):
     """One editing strategy. Subclasses are final frozen dataclasses whose fields are their options, made by
-    `options.option` and held to their ranges by `options.check` in `__post_init__`."""
+    `options.option` and held to their ranges by `options.check` in `__post_init__`.
+
+    `takes_mask`: whether it keeps what lies outside a request's mask; a request with a mask goes to no other.
+    """
+
+    takes_mask: ClassVar[bool] = False
 
     @abstractmethod
     def edit(

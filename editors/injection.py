@@ -25,7 +25,8 @@ class Injection(Editor):
     Invert with the source prompt; generate with the target prompt, and in the first `inject` steps put features of the
     inversion in place of the generation's own, or add them. Features are q and k after their QK-norm, and v, of text and image
     tokens alike, in the single-stream blocks first_block..last_block (those of them that exist): the papers speak of all
-    self-attention layers, their codes touch single-stream blocks only. Steps pair by their interval, and within it knots
+    self-attention layers, their codes touch single-stream blocks only. In a model without such blocks (SD3, a UNet) they are
+    those of every block's attention among image tokens. Steps pair by their interval, and within it knots
     with knots and interior points with interior points; a feature with no recorded partner, as at FireFlow's first
     evaluation, is left alone and counted.
 
@@ -40,8 +41,8 @@ class Injection(Editor):
 
     inject: int = option(1, "generation steps that are injected, counted from the noise end", low=0)
     strategy: str = option("replace_v", f"what is injected: {', '.join(CHANGES)}; several joined by '+'")
-    first_block: int = option(0, "first single-stream block injected", low=0)
-    last_block: int = option(37, "last single-stream block injected", low=0)
+    first_block: int = option(0, "first block injected", low=0)
+    last_block: int = option(37, "last block injected", low=0)
     q_ratio: float = option(1.0, "scale of the recorded q")
     k_ratio: float = option(1.0, "scale of the recorded k")
     v_ratio: float = option(1.0, "scale of the recorded v")
@@ -84,20 +85,21 @@ class Injection(Editor):
 
     def _changes(self, model: Model[Any]) -> list[Change]:
         """The strategy in terms of the model's own points; what replaces comes before what adds, as in the public codes."""
-        single = [point for point in model.points() if point.stream == "single"]
-        if not single:
-            raise ValueError(f"{type(model).__name__} has no single-stream attention features to inject; use another editor")
+        points = list(model.points())
+        if not points:
+            raise ValueError(f"{type(model).__name__} has no attention features to inject; use another editor")
+        points = [point for point in points if point.stream == "single"] or points
         ratios = {"q": self.q_ratio, "k": self.k_ratio, "v": self.v_ratio}
         blocks = range(self.first_block, self.last_block + 1)
-        if not any(point.block in blocks for point in single):
+        if not any(point.block in blocks for point in points):
             raise ValueError(
-                f"the model has single-stream blocks 0 to {max(point.block for point in single)}, none of them from "
+                f"the model has blocks 0 to {max(point.block for point in points)} to inject into, none of them from "
                 f"{self.first_block} to {self.last_block}; choose first_block and last_block among them"
             )
         changes = []
         for name in CHANGES:
             if name in self.strategy.split("+"):
                 how, _, part = name.partition("_")
-                points = tuple(point for point in single if point.block in blocks and point.part == part)
-                changes.append(Change(points, "add" if how == "add" else "replace", ratios[part]))
+                met = tuple(point for point in points if point.block in blocks and point.part == part)
+                changes.append(Change(met, "add" if how == "add" else "replace", ratios[part]))
         return changes

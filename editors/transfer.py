@@ -1,4 +1,8 @@
-"""How features get from the inversion to the generation: stored, or evaluated again in the injected call."""
+"""How features get from the inversion to the generation: stored, or evaluated again in the injected call.
+
+Where guidance costs extra rows, what is kept is the feature of the prompt's own row, and it goes to every row that serves
+the same picture.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +68,14 @@ class Stored(Transfer):
     _hooks: list[Inject] = field(default_factory=list, init=False)
 
     def recording(self) -> Field:
-        return self.model.field(self.source, Record(self._store, self.points()))
+        owners = self.model.calls(self.source)[0]
+        own = [owners.index(row) for row in range(len(self.source))]
+        return self.model.field(self.source, Record(self._store, self.points(), own))
 
     def injecting(self) -> Field:
+        rows = self.model.calls(self.target)[0]
         for points, how, ratio in self.changes:
-            self._hooks.append(Inject(self._store, points, how=how, ratio=ratio, missing="keep"))
+            self._hooks.append(Inject(self._store, points, how=how, ratio=ratio, missing="keep", rows=rows))
         return self.model.field(self.target, Together(self._hooks))
 
     def counts(self) -> dict[str, int]:
@@ -98,7 +105,9 @@ class InBatch(Transfer):
     def injecting(self) -> Field:
         plain, visits, label = self.model.field(self.target), Visits(), self.points()[0]
         both, modules = self.target.joined(self.source), self.model.points()
-        hook = Together([Share(points, how=how, ratio=ratio) for points, how, ratio in self.changes])
+        owners, count = self.model.calls(both)[0], len(self.target)
+        givers = [owners.index(count + owner) if owner < count else row for row, owner in enumerate(owners)]
+        hook = Together([Share(points, givers, how=how, ratio=ratio) for points, how, ratio in self.changes])
         features = sum(len(change.points) for change in self.changes)
 
         def inject(tick: Tick, x: Tensor) -> Tensor:

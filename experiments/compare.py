@@ -18,7 +18,7 @@ from .environment import environment
 from .execute import execute
 from .fingerprint import hash_model, plan_hash
 from .folder import RunFolder
-from .names import build_cases, load_model, pick_device
+from .names import build_cases, build_loader, load_model, model_kind, pick_device
 from .plan import Comparison, Method, Row, make_rows, metrics_for
 from .run import Cell, Metrics, Watch, make_cells, run
 from .summary import Summary, summarise
@@ -38,7 +38,7 @@ class Prepared:
     @property
     def on_gpu(self) -> bool:
         """Whether the model runs on a GPU."""
-        return pick_device(self.plan.device).startswith("cuda")
+        return pick_device(self.plan.setup.device).startswith("cuda")
 
     @property
     def hash(self) -> str:
@@ -71,11 +71,17 @@ def prepare(plan: Comparison) -> Prepared:
     cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
     metrics = metrics_for(cases)
     _rehearse(metrics, cases)
-    device = pick_device(plan.device)
-    model = load_model(plan.model, device=device, dtype=plan.dtype)
+    options = plan.settings.get("model", {})
+    model = load_model(plan.model, plan.setup, options)
     rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
-    numerics = f"{plan.dtype}|{device.partition(':')[0]}"
-    return Prepared(plan, model, cases, metrics, rows, make_cells(rows, cases, hash_model(model), numerics))
+    return Prepared(plan, model, cases, metrics, rows, make_cells(rows, cases, hash_model(model), _numerics(plan, options)))
+
+
+def _numerics(plan: Comparison, options: Mapping[str, str]) -> str:
+    """What the numbers depend on besides the weights: how the model computes, and its own options."""
+    setup, device = plan.setup, pick_device(plan.setup.device).partition(":")[0]
+    loader = build_loader(model_kind(plan.model)[0], options)
+    return "|".join([setup.dtype, device, str(setup.compiled), setup.quantise, repr(loader)])
 
 
 def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
@@ -88,7 +94,7 @@ def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
 
 def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> RunFolder:
     """The folder for the run's results, with its run.json. Raises ValueError if it is taken (see RunFolder.open)."""
-    here = {"comparison": prepared.plan.described()} | environment(pick_device(prepared.plan.device))
+    here = {"comparison": prepared.plan.described()} | environment(pick_device(prepared.plan.setup.device))
     return RunFolder.open(out, prepared.hash, here, overwrite)
 
 

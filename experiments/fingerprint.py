@@ -17,7 +17,7 @@ from ..models.base import Model
 if TYPE_CHECKING:
     from .plan import Row
 
-KEY_VERSION = 2
+KEY_VERSION = 3
 """Part of every key: to be raised when the same cell would come out otherwise."""
 
 _SAMPLES = 64

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
 from ..cases.base import CaseSet
 from ..editors.base import Editor
 from ..metrics.base import Metric
-from ..models.base import Model
+from ..models.base import Loader, Model, Setup
+from ..models.loading import read_index
 from ..options import parse
-from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS
+from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError
 from ..solvers.base import Solver
 
 Options = Mapping[str, str]
+
+KINDS: Final = {
+    "FluxPipeline": "flux",
+    "StableDiffusion3Pipeline": "sd3",
+    "RectifiedFlowPipeline": "instaflow",
+}
+"""Which adapter drives a pipeline of that class; all others are driven through their own code."""
 
 
 def build_solver(name: str, options: Options | None = None) -> Solver[Any]:
@@ -45,17 +55,46 @@ def build_cases(name: str, options: Options | None = None) -> CaseSet:
     return cases
 
 
-def load_model(spec: str, *, device: str = "auto", dtype: str = "float32", local_only: bool = True) -> Model[Any]:
-    """The model that `spec` names: "scenes", "flux-dev", or "kind:folder-or-hub-id" ("flux:/models/mine").
+def model_kind(spec: str) -> tuple[str, str | None]:
+    """The registry name of the model that `spec` names, and the folder or hub id it is to be read from (None: its own).
 
-    `device`: "auto" takes a GPU where there is one. Raises RegistryError for an unknown name, ValueError if it cannot be had.
+    `spec`: "scenes", "flux-dev", "kind:folder-or-hub-id", or a folder or hub id alone, whose index then says what it is.
+    Raises RegistryError for a name that is neither, ValueError for an index that does not decide.
     """
     name, _, source = spec.partition(":")
-    loader = MODELS[name]
-    model: Model[Any] = loader.load(  # type: ignore[attr-defined]  # the table holds Loader subclasses
-        source or None, device=pick_device(device), dtype=dtype, local_only=local_only
-    )
-    return model
+    if name in MODELS:
+        return name, source or None
+    if not (Path(spec).is_dir() or "/" in spec):
+        raise RegistryError(f"{MODELS.suggest(name)} (or name a folder, or a hub id OWNER/NAME)")
+    return pipeline_kind(str(read_index(spec, local_only=True).get("_class_name"))), spec
+
+
+def pipeline_kind(pipeline: str) -> str:
+    """The registry name of the models whose pipelines are of that diffusers class. Raises ValueError if it does not decide."""
+    if pipeline == "StableDiffusionPipeline":
+        raise ValueError(
+            "a StableDiffusionPipeline may predict a flow's velocity or noise, and its files do not say which; "
+            "write instaflow:MODEL or sd15:MODEL"
+        )
+    return KINDS.get(pipeline, "diffusers")
+
+
+def build_loader(kind: str, options: Options | None = None) -> Loader:
+    """The loader of that registry name with options given as text. Raises RegistryError or OptionError."""
+    found = MODELS[kind]
+    loader: Loader = found(**parse(found, options or {}))
+    return loader
+
+
+def load_model(spec: str, setup: Setup | None = None, options: Options | None = None) -> Model[Any]:
+    """The model that `spec` names (see `model_kind`), with the model's own options given as text.
+
+    A setup's device "auto" takes a GPU where there is one. Raises RegistryError for an unknown name, OptionError, ValueError
+    if the model cannot be had.
+    """
+    kind, source = model_kind(spec)
+    setup = setup or Setup(device="auto")
+    return build_loader(kind, options).load(source, replace(setup, device=pick_device(setup.device)))
 
 
 def pick_device(device: str) -> str:

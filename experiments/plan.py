@@ -13,13 +13,13 @@ from ..cases.base import Case
 from ..editors.base import Editor
 from ..editors.inversion import Inversion
 from ..metrics.base import Metric, Task
-from ..models.base import Model
+from ..models.base import Model, Setup
 from ..solvers.base import Solver
 from .names import build_editor, build_metric, build_solver
 from .probe import Spend, probe, steps_within
 
 Settings = Mapping[str, Mapping[str, str]]
-"""Options as text, by the name of the editor, solver or case set that they belong to."""
+"""Options as text, by the name of the editor, solver or case set that they belong to; those of the model under "model"."""
 
 SCORES: Mapping[Task, tuple[str, ...]] = {
     "reconstruct": ("rmse", "psnr", "ssim", "latent-mse"),
@@ -51,8 +51,7 @@ class Comparison:
     match_nfe: int | None = None
     seeds: tuple[int, ...] = (0,)
     settings: Settings = field(default_factory=dict)
-    device: str = "cpu"
-    dtype: str = "float32"
+    setup: Setup = field(default_factory=Setup)
 
     def described(self) -> dict[str, Any]:
         """The comparison as plain values, for a record of the run."""

@@ -30,8 +30,7 @@ class Spend(NamedTuple):
 @torch.inference_mode()
 def probe(editor: Editor, solver: Solver[Any], steps: int, model: Model[Any], prompts: tuple[str, str]) -> Spend:
     """What `editor` asks of `model`'s network for one picture with a source and a target prompt, without running it. Exact,
-    since no editor or solver here looks at values to decide what to evaluate; a model that guides with an extra row
-    makes more rows of the same calls.
+    since no editor or solver here looks at values to decide what to evaluate.
 
     Raises ValueError or LookupError, as `editor.edit` does, if the options do not fit the steps, the prompts or the model.
     """
@@ -63,17 +62,6 @@ class _CountedNoise:
         return torch.zeros(_SHAPE)
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    rows: int
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def joined(self, other: _Prompts) -> _Prompts:
-        return _Prompts(self.rows + other.rows)
-
-
 class _SilentNetwork(nn.Module):
     """Zero velocity, with a module at every attention point so that hooks meet a feature there."""
 
@@ -81,13 +69,12 @@ class _SilentNetwork(nn.Module):
         super().__init__()
         self.met = nn.ModuleList([nn.Identity() for _ in range(points)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> None:
         for module in self.met:
             module(x[:, :1])
-        return torch.zeros_like(x)
 
 
-class _Silent(Model[_Prompts]):
+class _Silent(Model[Any]):
     """Another model's prompts, guidances and attention points, over a network that does nothing."""
 
     multiple = 1
@@ -104,13 +91,16 @@ class _Silent(Model[_Prompts]):
     def decode(self, latents: Tensor) -> Tensor:
         return latents
 
-    def condition(self, prompts: Sequence[str], guidance: float) -> _Prompts:
-        self._model.condition(prompts, guidance)  # for what it refuses
-        return _Prompts(len(prompts))
+    def condition(self, prompts: Sequence[str], guidance: float) -> Any:
+        return self._model.condition(prompts, guidance)
 
-    def velocity(self, t: float | Tensor, x: Tensor, condition: _Prompts) -> Tensor:
-        velocity: Tensor = self.network(x)
-        return velocity
+    def calls(self, condition: Any) -> Sequence[Sequence[int]]:
+        return self._model.calls(condition)
+
+    def velocity(self, t: float | Tensor, x: Tensor, condition: Any) -> Tensor:
+        for rows in self.calls(condition):
+            self.network(x[list(rows)])
+        return torch.zeros_like(x)
 
     def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
         return TimeGrid.uniform(steps)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar, final
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, final
 
+import torch
 from torch import Tensor, nn
 
 from ..attention_hooks.base import AttentionHook, Point, attached
 from ..ode import Field, Tick, TimeGrid
+from ..options import check, option
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Condition(Protocol):
@@ -32,7 +37,10 @@ class Model(ABC, Generic[AnyCondition]):
     """
 
     network: nn.Module
-    """Every evaluation is one forward call of this module: cost is counted here."""
+    """Every evaluation is a forward call of this module: cost is counted here."""
+
+    trained: bool = True
+    """False where the network's weights are random: then its results say what things cost, and nothing of their quality."""
 
     @abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:
@@ -51,8 +59,14 @@ class Model(ABC, Generic[AnyCondition]):
 
     @abstractmethod
     def velocity(self, t: float | Tensor, x: Tensor, condition: AnyCondition) -> Tensor:
-        """dx/dt at (t, x), same shape and dtype as `x` (B, ...), by one network call. `t`: one time for all rows, or (B,).
-        `condition` has B rows, each with its own prompt and guidance."""
+        """dx/dt at (t, x), same shape and dtype as `x` (B, ...), by the network calls that `calls` tells of. `t`: one time for
+        all rows, or (B,). `condition` has B rows, each with its own prompt and guidance."""
+
+    def calls(self, condition: AnyCondition) -> Sequence[Sequence[int]]:
+        """The network calls that one evaluation under `condition` makes: for each, the row of the condition that every batch
+        row of the call serves, the row's own evaluation before any that guide it. One call with a row each, unless a
+        model guides with extra rows or cannot batch its rows."""
+        return [range(len(condition))]
 
     @abstractmethod
     def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
@@ -83,14 +97,46 @@ class Model(ABC, Generic[AnyCondition]):
         return velocity
 
 
+@dataclass(frozen=True)
+class Setup:
+    """How a model is to be had, whichever it is.
+
+    `device`: "cpu", "cuda", "cuda:1", "mps". `dtype`: what its networks compute in. `local_only`: never ask a hub.
+    `weights`: "trained", or "random" for the full-size architecture filled with random numbers, to measure speed and memory
+    without any download. `compiled`: compile its blocks. `low_memory`: only the part that works is on the device, and
+    the codec works in tiles. `quantise`: "none", or what the weights of its largest networks are rounded to as they load.
+    Raises OptionError for a value that is no choice.
+    """
+
+    device: str = "cpu"
+    dtype: str = option("float32", "what the networks compute in", choices=tuple(DTYPES))
+    local_only: bool = True
+    weights: str = option("trained", "the weights to load", choices=("trained", "random"))
+    compiled: bool = False
+    low_memory: bool = False
+    quantise: str = option("none", "what the weights are rounded to", choices=("none", "int8", "nf4"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+
 class Loader(ABC):
-    """How a named model comes to be: the registry's entry for a model. `load` is given the user's path or id, if any."""
+    """How a named model comes to be: the registry's entry for a model. Subclasses are final frozen dataclasses whose fields
+    are the model's options (see `options.option`)."""
 
-    @classmethod
     @abstractmethod
-    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> Model[Any]:
-        """Build the model on `device` with its network in `dtype` ("float32", "bfloat16", "float16").
-
-        `source`: a folder or hub id, None for the name's own default. `local_only`: never ask a hub.
+    def load(self, source: str | None, setup: Setup) -> Model[Any]:
+        """Build the model. `source`: a folder or hub id, None for the name's own default.
         Raises ValueError (one sentence: what was wrong, what would do) if it cannot be had.
         """
+
+
+def per_row(t: float | Tensor, x: Tensor) -> Tensor:
+    """The time of every row of `x`, float32 (B,), on its device."""
+    if isinstance(t, Tensor):
+        return t.to(x.device, torch.float32).expand(x.shape[0])
+    return torch.full((x.shape[0],), t, dtype=torch.float32, device=x.device)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import torch
 from einops import rearrange
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from ..attention_hooks.base import Part, Point, Stream
 from ..ode import TimeGrid
-from .base import Loader, Model
-from .flux_grid import check_scheduler, scheduler_grid
-from .flux_loading import load_pipeline
-from .flux_prompts import check_words, encode_prompts
+from ..options import option
+from .base import Model, per_row
+from .grids import check_scheduler, scheduler_grid
+from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
+from .pictures import decode_latents, encode_pictures
+from .pipelines import PipelineLoader
+from .prompts import check_tokens, check_words, encode_each
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -97,23 +100,10 @@ class FluxModel(Model[FluxCondition]):
         return self._side
 
     def encode(self, pictures: Tensor) -> Tensor:
-        vae = self._codec()
-        if pictures.ndim != 4 or pictures.shape[1] != 3:
-            raise ValueError(f"pictures are (B, 3, H, W), got {tuple(pictures.shape)}")
-        height, width = pictures.shape[2:]
-        if height < self.multiple or width < self.multiple or height % self.multiple or width % self.multiple:
-            raise ValueError(f"picture sides must be multiples of {self.multiple} pixels, got {width}x{height}")
-        with torch.no_grad():
-            latents: Tensor = vae.encode((pictures * 2.0 - 1.0).to(vae.device, vae.dtype)).latent_dist.mode().float()
-        scaled: Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-        return scaled
+        return encode_pictures(self.pipeline.vae, pictures, self.multiple)
 
     def decode(self, latents: Tensor) -> Tensor:
-        vae = self._codec()
-        unscaled = latents.float() / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-        with torch.no_grad():
-            pictures: Tensor = vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
-        return (pictures / 2.0 + 0.5).clamp(0.0, 1.0)
+        return decode_latents(self.pipeline.vae, latents)
 
     def condition(self, prompts: Sequence[str], guidance: float) -> FluxCondition:
         """One row for each prompt, all at `guidance`, the scale that the network was distilled for (schnell ignores it).
@@ -124,15 +114,25 @@ class FluxModel(Model[FluxCondition]):
             raise ValueError(f"guidance must be a finite number, got {guidance}")
         if self.vocabulary is not None:
             check_words(prompts, self.vocabulary)
+        if self.pipeline.text_encoder is None or self.pipeline.text_encoder_2 is None:
+            raise ValueError("this pipeline has no text encoders; load one that has, or make a FluxCondition from embeddings")
         longest = 512 if self.guided else 256  # as the two models were trained
-        embeds, pooled = encode_prompts(self.pipeline, prompts, longest)
+        length = min(longest, self.pipeline.tokenizer_2.model_max_length)  # padding further would only cost
+        check_tokens(self.pipeline.tokenizer_2, prompts, length)
+
+        def encode(distinct: list[str]) -> Sequence[Tensor]:
+            device = self.pipeline._execution_device
+            embeds, pooled, _ = self.pipeline.encode_prompt(distinct, None, device=device, max_sequence_length=length)
+            return embeds, pooled
+
+        embeds, pooled = encode_each(prompts, encode)
         return FluxCondition(embeds, pooled, torch.full((len(prompts),), guidance, device=embeds.device))
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: FluxCondition) -> Tensor:
         rows, height, width = self._check(x)
         if len(condition) != rows:
             raise ValueError(f"the condition has {len(condition)} rows and the latent {rows}; they must be equal")
-        times = _per_row(t, x)
+        times = per_row(t, x)
         guidance = condition.guidance.to(x.device, torch.float32) if self.guided else None
         with self._exact(times, guidance):
             tokens: Tensor = self.network(
@@ -177,11 +177,6 @@ class FluxModel(Model[FluxCondition]):
             raise ValueError(f"latents are (B, {channels}, h, w) with h and w even, got {tuple(x.shape)}")
         return x.shape[0], x.shape[2], x.shape[3]
 
-    def _codec(self) -> Any:
-        if self.pipeline.vae is None:
-            raise ValueError("this pipeline has no codec (vae), so it has no pictures; load one that has")
-        return self.pipeline.vae
-
     @contextmanager
     def _exact(self, times: Tensor, guidance: Tensor | None) -> Iterator[None]:
         """Inside, the time embedding is fed float32 numbers instead of what the transformer made of them in its own dtype."""
@@ -200,40 +195,51 @@ class FluxModel(Model[FluxCondition]):
             handle.remove()
 
 
-def _per_row(t: float | Tensor, x: Tensor) -> Tensor:
-    """The time of every row of `x`, float32."""
-    if isinstance(t, Tensor):
-        return t.to(x.device, torch.float32).expand(x.shape[0])
-    return torch.full((x.shape[0],), t, dtype=torch.float32, device=x.device)
-
-
 def _places(height: int, width: int, device: torch.device) -> Tensor:
     """(0, row, column) of every packed token, as FluxPipeline numbers them."""
     counts = (1, height, width)
     return torch.cartesian_prod(*(torch.arange(count, dtype=torch.float32, device=device) for count in counts))
 
 
-class FluxLoader(Loader):
+LAYOUT: Final = Layout(
+    pipelines=("FluxPipeline",),
+    networks={
+        "transformer": ("diffusers:FluxTransformer2DModel",),
+        "vae": ("diffusers:AutoencoderKL", "fe.scenes.codec:PatchCodec"),
+        "text_encoder": ("transformers:CLIPTextModel",),
+        "text_encoder_2": ("transformers:T5EncoderModel",),
+    },
+    others={"scheduler": FLOW_SCHEDULERS, "tokenizer": CLIP_TOKENIZERS, "tokenizer_2": T5_TOKENIZERS},
+)
+
+
+@dataclass(frozen=True)
+class FluxLoader(PipelineLoader):
     """Any model in FluxPipeline's layout, from a folder or a hub id."""
 
-    @classmethod
-    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> FluxModel:
-        if source is None:
-            raise ValueError("the model 'flux' needs a folder or hub id: write flux:FOLDER or flux:OWNER/NAME")
-        return FluxModel(load_pipeline(source, device=device, dtype=dtype, local_only=local_only))
+    layout = LAYOUT
+    exact_time: bool = option(True, "feed time and guidance in float32 to a network of another dtype")
+
+    def wrap(self, pipeline: Any) -> FluxModel:
+        return FluxModel(pipeline, exact_time=self.exact_time)
 
 
-class FluxDevLoader(Loader):
+@dataclass(frozen=True)
+class FluxDevLoader(FluxLoader):
     """FLUX.1-dev, 12 B parameters with embedded guidance."""
 
-    @classmethod
-    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> FluxModel:
-        return FluxLoader.load(source or "black-forest-labs/FLUX.1-dev", device=device, dtype=dtype, local_only=local_only)
+    home = "black-forest-labs/FLUX.1-dev"
 
 
-class FluxSchnellLoader(Loader):
+@dataclass(frozen=True)
+class FluxKreaLoader(FluxLoader):
+    """FLUX.1-Krea-dev, of FLUX.1-dev's layout and size."""
+
+    home = "black-forest-labs/FLUX.1-Krea-dev"
+
+
+@dataclass(frozen=True)
+class FluxSchnellLoader(FluxLoader):
     """FLUX.1-schnell, distilled to a few steps, without guidance."""
 
-    @classmethod
-    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> FluxModel:
-        return FluxLoader.load(source or "black-forest-labs/FLUX.1-schnell", device=device, dtype=dtype, local_only=local_only)
+    home = "black-forest-labs/FLUX.1-schnell"

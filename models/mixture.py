@@ -13,7 +13,7 @@ from ..attention_hooks.base import Point
 from ..cases.mixture import STD, modes
 from ..ode import TimeGrid
 from ..solvers.flows import mixture_velocity
-from .base import Loader, Model
+from .base import Loader, Model, Setup
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ class MixtureModel(Model[MixtureCondition]):
         return 0
 
 
+@dataclass(frozen=True)
 class MixtureLoader(Loader):
     """The registry's entry for the mixture model: nothing to read, nothing to choose."""
 
-    @classmethod
-    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> Model[Any]:
+    def load(self, source: str | None, setup: Setup) -> Model[Any]:
         if source is not None:
             raise ValueError(f"the mixture model has no weights to load, got {source!r}; name it 'mixture' alone")
-        if dtype != "float32":
-            raise ValueError(f"the mixture model computes in float32, got {dtype!r}")
-        return MixtureModel(device=device)
+        if setup.dtype != "float32":
+            raise ValueError(f"the mixture model computes in float32, got {setup.dtype!r}")
+        return MixtureModel(device=setup.device)

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..scenes.attributes import VOCABULARY
 from ..scenes.render import SIZE
-from .base import Loader
-from .flux import FluxModel
-from .flux_loading import load_pipeline
+from .base import Loader, Setup
+from .flux import LAYOUT, FluxModel
+from .loading import load_pipeline
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
 
 
+@dataclass(frozen=True)
 class ScenesLoader(Loader):
     """The shipped weights, or a folder of the same layout (a training of one's own, say). Prompts may use only the words of
     the scenes world: its text encoders know no others."""
 
-    @classmethod
-    def load(cls, source: str | None, *, device: str, dtype: str, local_only: bool = True) -> FluxModel:
-        folder = source or _shipped()
-        pipeline = load_pipeline(folder, device=device, dtype=dtype, local_only=local_only)
-        return FluxModel(pipeline, vocabulary=VOCABULARY, side=SIZE)
+    def load(self, source: str | None, setup: Setup) -> FluxModel:
+        return _model(load_pipeline(LAYOUT, source or _shipped(), setup))
 
 
 def random_scenes(seed: int) -> FluxModel:
@@ -29,11 +32,15 @@ def random_scenes(seed: int) -> FluxModel:
     whatever is claimed for the trained one. On the CPU, in float32. Raises ValueError as `ScenesLoader.load` does."""
     from diffusers import FluxTransformer2DModel  # takes seconds: only when a model is wanted
 
-    pipeline = load_pipeline(_shipped(), device="cpu", dtype="float32", local_only=True)
+    pipeline = load_pipeline(LAYOUT, _shipped(), Setup())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = FluxTransformer2DModel.from_config(pipeline.transformer.config)
     pipeline.register_modules(transformer=fresh.eval().requires_grad_(False))
+    return _model(pipeline)
+
+
+def _model(pipeline: FluxPipeline) -> FluxModel:
     return FluxModel(pipeline, vocabulary=VOCABULARY, side=SIZE)
 
 

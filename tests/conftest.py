@@ -6,18 +6,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from fe.models.flux import FluxModel
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from fe.models.flux import FluxCondition, FluxModel
+from fe.models.guidance import GuidedCondition
+from fe.models.sd3 import SD3Model
 from fe.scenes.text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 torch.set_num_threads(1)  # with several threads on a busy machine these tiny networks take far longer
 
@@ -47,27 +56,77 @@ def golden_schedules() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
-def golden_model() -> Callable[[str], FluxModel]:
-    """A golden network by name (flux_a, flux_b, flux_s) as a model, without codec and text encoders."""
+def golden_network() -> Callable[[str], tuple[nn.Module, dict[str, Any]]]:
+    """A golden network by name, with the configuration it was built from."""
 
     @cache
-    def build(name: str) -> FluxModel:
+    def build(name: str) -> tuple[nn.Module, dict[str, Any]]:
         path = GOLDEN / "models" / name
         config = json.loads(path.with_suffix(".json").read_text())
-        transformer = FluxTransformer2DModel(**{key: value for key, value in config.items() if not key.startswith("_")})
-        transformer.load_state_dict(load_file(path.with_suffix(".safetensors")))
+        kind = getattr(diffusers, config.get("_class", "FluxTransformer2DModel"))
+        network: nn.Module = kind(**{key: value for key, value in config.items() if not key.startswith("_")})
+        network.load_state_dict(load_file(path.with_suffix(".safetensors")))
+        return network.eval().requires_grad_(False), config
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden_network: Callable[[str], tuple[nn.Module, dict[str, Any]]]) -> Callable[[str], Any]:
+    """A golden network by name (flux_a, flux_b, flux_s, sd3_a) as a model, without codec and text encoders."""
+
+    @cache
+    def build(name: str) -> FluxModel | SD3Model:
+        network, config = golden_network(name)
+        if name.startswith("sd3"):
+            scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+            parts = dict.fromkeys(f"{what}{end}" for what in ("text_encoder", "tokenizer") for end in ("", "_2", "_3"))
+            return SD3Model(StableDiffusion3Pipeline(transformer=network, scheduler=scheduler, vae=None, **parts))
         scheduler = FlowMatchEulerDiscreteScheduler(**(DEV_SCHEDULER if config["guidance_embeds"] else SCHNELL_SCHEDULER))
-        return FluxModel(
-            FluxPipeline(
-                scheduler=scheduler,
-                vae=None,
-                text_encoder=None,
-                tokenizer=None,
-                text_encoder_2=None,
-                tokenizer_2=None,
-                transformer=transformer.eval(),
-            )
-        )
+        parts = dict.fromkeys(f"{what}{end}" for what in ("text_encoder", "tokenizer") for end in ("", "_2"))
+        return FluxModel(FluxPipeline(transformer=network, scheduler=scheduler, vae=None, **parts))
+
+    return build
+
+
+class EmbeddedFlux(FluxModel):  # type: ignore[misc]  # to mypy, imports of fe from tests are Any
+    """A FLUX model whose prompts name the embeddings that were recorded with a case."""
+
+    tensors: dict[str, Tensor]
+
+    def condition(self, prompts: Sequence[str], guidance: float) -> FluxCondition:
+        text, pooled = recorded_prompt(self.tensors, prompts)
+        return FluxCondition(text, pooled, torch.full((len(text),), guidance))
+
+
+class EmbeddedSD3(SD3Model):  # type: ignore[misc]
+    """The same for SD3; the negative prompt is the empty one."""
+
+    tensors: dict[str, Tensor]
+
+    def condition(self, prompts: Sequence[str], guidance: float) -> GuidedCondition:
+        text = recorded_prompt(self.tensors, prompts)
+        return GuidedCondition(text, recorded_prompt(self.tensors, [""] * len(prompts)), (guidance,) * len(prompts))
+
+
+def recorded_prompt(tensors: dict[str, Tensor], prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The embeddings (B, ...) that a case recorded for its one prompt of that name: "src", "tar" or "" for the empty one."""
+    assert len(set(prompts)) == 1
+    names = {"": ("null", "neg")}.get(prompts[0], (prompts[0],))
+    name = next(name for name in names if f"{name}_txt" in tensors)
+    text, pooled = tensors[f"{name}_txt"], tensors[f"{name}_pooled"]
+    return text.expand(len(prompts), -1, -1), pooled.expand(len(prompts), -1)
+
+
+@pytest.fixture(scope="session")
+def embedded(golden_model: Callable[[str], Any]) -> Callable[[str, dict[str, Tensor]], Any]:
+    """A golden model by name that reads the prompts "src", "tar" and "" as the embeddings among a case's tensors."""
+
+    def build(name: str, tensors: dict[str, Tensor]) -> EmbeddedFlux | EmbeddedSD3:
+        plain = golden_model(name)
+        model = (EmbeddedSD3 if name.startswith("sd3") else EmbeddedFlux)(plain.pipeline)
+        model.tensors = tensors
+        return model
 
     return build
 

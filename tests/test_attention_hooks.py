@@ -135,7 +135,7 @@ def test_stored_injection_equals_sharing_in_the_batch(
     store = FeatureStore()
     model.field(source, Record(store, points(model, "q", "k", "v", stream=stream)))(recorded, x_source)
     stored = Together([Inject(store, points(model, part, stream=stream), how, ratio) for part, how, ratio in changes])
-    shared = Together([Share(points(model, part, stream=stream), how, ratio) for part, how, ratio in changes])
+    shared = Together([Share(points(model, part, stream=stream), [2, 3, 2, 3], how, ratio) for part, how, ratio in changes])
     expected = model.field(target, stored)(injected, x_target)
     both: FluxCondition = target.joined(source)
     result = model.field(both, shared)(injected, torch.cat([x_target, x_source]))
@@ -204,8 +204,8 @@ def test_unfit_features_are_refused() -> None:
     met(Record(store, place), TICK, torch.ones(1, 2))
     with pytest.raises(ValueError, match=r"shape \(1, 2\) does not fit a value of shape \(2, 2\)"):
         met(Inject(store, place), TICK, torch.ones(2, 2))
-    with pytest.raises(ValueError, match="even number, got 3"):
-        met(Share(place), TICK, torch.ones(3, 2))
+    with pytest.raises(ValueError, match="feature of 4 rows was expected here, got 3"):
+        met(Share(place, [2, 3, 2, 3]), TICK, torch.ones(3, 2))
 
 
 def test_no_hook_attaches_nothing(model: FluxModel) -> None:

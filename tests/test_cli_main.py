@@ -157,7 +157,7 @@ def complete(words: str, *, word: int) -> list[str]:
 def test_names_are_completed_without_loading_anything() -> None:
     assert complete("fe rec", word=1) == ["reconstruct"]
     assert complete("fe edit x --solver fire", word=4) == ["fireflow"]
-    assert complete("fe edit x --model flux-", word=4) == ["flux-dev", "flux-schnell"]
+    assert complete("fe edit x --model flux-", word=4) == ["flux-dev", "flux-krea", "flux-schnell"]
     assert complete("fe check re", word=2) == ["reversible-heun"]
     assert complete("fe reconstruct x --solvers euler,re", word=4) == ["euler,reversible-heun"]
     assert complete("fe list mod", word=2) == ["models"]

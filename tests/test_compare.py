@@ -99,7 +99,7 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
         ([*MIXTURE, "--set", "flowedit.target_guidance=3"], "every guidance must be 1, got 3.0"),
         ([*MIXTURE, "--set", "flowedit.n_min=5", "--set", "flowedit.n_max=3"], "n_min must not exceed n_max"),
         ([*MIXTURE, "--set", "flowedit.n_min=10", "--set", "flowedit.n_max=none"], "n_min=10 exceeds n_max=9"),
-        ([*MIXTURE, "--editors", "injection"], "no single-stream attention features"),
+        ([*MIXTURE, "--editors", "injection"], "no attention features"),
         (["--out", "/dev/null/x"], "cannot be written"),
         (["--out", "/proc/x"], "cannot be written"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from fe.editors.injection import Injection
 from fe.editors.inversion import Inversion
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_solver
-from fe.models.flux import FluxCondition, FluxModel
+from fe.models.flux import FluxModel
 from fe.solvers.base import Solver
 from torch import Tensor
 
@@ -35,20 +35,7 @@ EDITS = [
 ]
 
 Golden = Callable[[str], tuple[dict[str, Any], dict[str, Tensor]]]
-GoldenModel = Callable[[str], FluxModel]
-
-
-class Embedded(FluxModel):  # type: ignore[misc]  # to mypy, imports of fe from tests are Any
-    """A FLUX model whose prompts are embeddings that were recorded with a case: "src" and "tar"."""
-
-    def __init__(self, pipeline: FluxPipeline, tensors: dict[str, Tensor]) -> None:
-        super().__init__(pipeline)
-        self.tensors = tensors
-
-    def condition(self, prompts: Sequence[str], guidance: float) -> FluxCondition:
-        text = torch.cat([self.tensors[f"{prompt}_txt"] for prompt in prompts[:1]])
-        pooled = torch.cat([self.tensors[f"{prompt}_pooled"] for prompt in prompts[:1]])
-        return FluxCondition(text, pooled, torch.full((len(text),), guidance))
+Embedded = Callable[[str, dict[str, Tensor]], Any]
 
 
 @dataclass
@@ -119,10 +106,10 @@ def flowedit(settings: dict[str, Any], paired: bool) -> FlowEdit:
 
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("name", FLOWEDIT)
-def test_flowedit(name: str, paired: bool, golden: Golden, golden_model: GoldenModel) -> None:
+def test_flowedit(name: str, paired: bool, golden: Golden, embedded: Embedded) -> None:
     case, tensors = golden(name)
     settings = case["settings"]
-    model = Embedded(golden_model(case["model"]).pipeline, tensors)
+    model = embedded(case["model"], tensors)
     editor = flowedit(settings, paired)
     noise = Replayed(tensors["noise"], settings["n_max"], settings["n_avg"])
     edit, calls, meter = run(model, editor, build_solver("euler"), settings["T_steps"], tensors, "tar", noise)
@@ -144,9 +131,9 @@ def test_flowedit(name: str, paired: bool, golden: Golden, golden_model: GoldenM
 
 
 @pytest.mark.parametrize("name", ROUND_TRIPS)
-def test_round_trip(name: str, golden: Golden, golden_model: GoldenModel) -> None:
+def test_round_trip(name: str, golden: Golden, embedded: Embedded) -> None:
     case, tensors = golden(name)
-    model = Embedded(golden_model(case["model"]).pipeline, tensors)
+    model = embedded(case["model"], tensors)
     solver = build_solver(SOLVERS[case["solver"]])
     editor = Inversion.reconstruction()
     checked(case, tensors, *run(model, editor, solver, case["num_steps"], tensors, "src", no_noise))
@@ -171,9 +158,9 @@ def injection(case: dict[str, Any], memory: str) -> Injection:
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_injection(name: str, golden: Golden, golden_model: GoldenModel) -> None:
+def test_injection(name: str, golden: Golden, embedded: Embedded) -> None:
     case, tensors = golden(name)
-    model = Embedded(golden_model(case["model"]).pipeline, tensors)
+    model = embedded(case["model"], tensors)
     solver = build_solver(SOLVERS[case["solver"]])
     edit, calls, meter = run(model, injection(case, "stored"), solver, case["num_steps"], tensors, "tar", no_noise)
     checked(case, tensors, edit, calls, meter)
@@ -184,9 +171,9 @@ def test_injection(name: str, golden: Golden, golden_model: GoldenModel) -> None
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_injection_in_batch(name: str, golden: Golden, golden_model: GoldenModel) -> None:
+def test_injection_in_batch(name: str, golden: Golden, embedded: Embedded) -> None:
     case, tensors = golden(name)
-    model = Embedded(golden_model(case["model"]).pipeline, tensors)
+    model = embedded(case["model"], tensors)
     solver = build_solver(SOLVERS[case["solver"]])
     edit, calls, meter = run(model, injection(case, "in-batch"), solver, case["num_steps"], tensors, "tar", no_noise)
     close(edit.latent, tensors["output"])

@@ -119,7 +119,7 @@ def test_every_strategy_and_range_makes_a_difference(model: Embedded) -> None:
 
 def test_blocks_beyond_the_last_are_left_out(model: Embedded) -> None:
     assert torch.equal(run(model, Injection(last_block=37))[0].latent, run(model, Injection(last_block=3))[0].latent)
-    with pytest.raises(ValueError, match="single-stream blocks 0 to 3, none of them from 20 to 37"):
+    with pytest.raises(ValueError, match="blocks 0 to 3 to inject into, none of them from 20 to 37"):
         run(model, Injection(first_block=20))
 
 
@@ -147,7 +147,7 @@ def test_a_model_without_attention_is_refused() -> None:
     latent = cases[0].picture[None]
     request, noise = Request(latent, ("source",), ("target",)), KeyedNoise(0, ("a",), latent)
     editor = Injection(target_guidance=1.0)
-    with pytest.raises(ValueError, match="MixtureModel has no single-stream attention features"):
+    with pytest.raises(ValueError, match="MixtureModel has no attention features"):
         editor.edit(mixture, request, build_solver("euler"), mixture.grid(4, latent.shape), noise)
 
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from fe.attention_hooks.base import Part, Point
 from fe.attention_hooks.store import FeatureStore, Inject, Record, Slot, Together
 from fe.models.flux import FluxCondition, FluxModel
-from fe.models.flux_grid import flux_grid, shifted_grid
+from fe.models.grids import flux_grid, shifted_grid
 from fe.ode import TimeGrid
 from fe.solvers.base import Solver, integrate
 from fe.solvers.fireflow import FireFlow

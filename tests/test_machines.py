@@ -14,7 +14,7 @@ from fe.experiments.execute import execute
 from fe.experiments.names import load_model
 from fe.metrics.base import Result
 from fe.metrics.pixels import RMSE
-from fe.models.base import Model
+from fe.models.base import Model, Setup
 from fe.solvers.euler import Euler
 from fe.solvers.fireflow import FireFlow
 
@@ -25,7 +25,9 @@ EDITS = [(FlowEdit(), Euler()), (Inversion(), Euler()), (Injection(inject=2), Fi
 @pytest.mark.parametrize(("editor", "solver"), EDITS)
 def test_a_gpu_makes_the_pictures_that_the_cpu_makes(editor: Any, solver: Any) -> None:
     cases = ScenesCases().take(6)
-    here, there = (execute(load_model("scenes", device=device), editor, solver, 8, cases, seed=0) for device in ("cpu", "cuda"))
+    here, there = (
+        execute(load_model("scenes", Setup(device=device)), editor, solver, 8, cases, seed=0) for device in ("cpu", "cuda")
+    )
     assert (here.cost.calls, here.cost.rows) == (there.cost.calls, there.cost.rows)
     assert (here.pictures - there.pictures).abs().mean() < 2e-3
     assert there.latents.is_cuda
@@ -38,7 +40,7 @@ def test_a_gpu_makes_the_pictures_that_the_cpu_makes(editor: Any, solver: Any) -
 def test_a_bfloat16_network_keeps_a_float32_state_on_the_gpu() -> None:
     cases = ScenesCases().take(6)
     fine, coarse = (
-        execute(load_model("scenes", device="cuda", dtype=dtype), FlowEdit(), Euler(), 28, cases, seed=0)
+        execute(load_model("scenes", Setup(device="cuda", dtype=dtype)), FlowEdit(), Euler(), 28, cases, seed=0)
         for dtype in ("float32", "bfloat16")
     )
     assert coarse.latents.dtype == torch.float32
@@ -48,7 +50,7 @@ def test_a_bfloat16_network_keeps_a_float32_state_on_the_gpu() -> None:
 @pytest.fixture(scope="module", params=["flux-dev", "flux-schnell"])
 def published(request: pytest.FixtureRequest) -> Model[Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(request.param, device=device, dtype="bfloat16")
+    return load_model(request.param, Setup(device=device, dtype="bfloat16"))
 
 
 @pytest.mark.weights

@@ -12,6 +12,7 @@ from fe.cases.mixture import CLOUDS, STD, MixtureCases, modes
 from fe.experiments.names import build_cases, build_metric, load_model
 from fe.metrics.base import Result
 from fe.metrics.mixture import ModeDistance, TransportCost, WrongMode
+from fe.models.base import Setup
 from fe.models.mixture import MixtureModel
 from fe.options import OptionError
 
@@ -88,6 +89,6 @@ def test_they_are_in_the_registry() -> None:
     assert build_cases("mixture", {"points": "7", "target": "printed-target"}) == MixtureCases(
         points=7, target="printed-target"
     )
-    assert isinstance(load_model("mixture", device="cpu"), MixtureModel)
+    assert isinstance(load_model("mixture", Setup()), MixtureModel)
     for name, kind in (("transport-cost", TransportCost), ("wrong-mode", WrongMode), ("mode-distance", ModeDistance)):
         assert isinstance(build_metric(name), kind)

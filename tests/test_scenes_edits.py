@@ -15,7 +15,7 @@ from fe.editors.flowedit import FlowEdit
 from fe.experiments.execute import execute
 from fe.metrics.base import Result
 from fe.metrics.scenes import Changed, Kept
-from fe.models.base import Model
+from fe.models.base import Model, Setup
 from fe.models.scenes import ScenesLoader, random_scenes
 from fe.solvers.euler import Euler
 
@@ -29,7 +29,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def trained() -> Model[Any]:
-    return ScenesLoader.load(None, device="cpu", dtype="float32")
+    return ScenesLoader().load(None, Setup())
 
 
 def shares(model: Model[Any], cases: Sequence[Case]) -> tuple[float, float]:

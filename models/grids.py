@@ -1,4 +1,4 @@
-"""FLUX's time grid: uniform steps, shifted towards the noise end, more so for larger pictures."""
+"""The time grids that models sample on: uniform steps, shifted towards the noise end."""
 
 from __future__ import annotations
 
@@ -39,6 +39,20 @@ def shifted_grid(steps: int, shift: float) -> TimeGrid:
     return TimeGrid(tuple(shift * s / (1.0 + (shift - 1.0) * s) for s in uniform))
 
 
+def twice_shifted_grid(steps: int, shift: float, first: float = 0.001) -> TimeGrid:
+    """The grid that StableDiffusion3Pipeline really samples on: its scheduler shifts the range 1 to `first` before it spaces
+    `steps` knots in it evenly, and shifts those once more; then comes 0. Raises ValueError if `steps` is under 1."""
+    if steps < 1:
+        raise ValueError(f"a time grid needs at least 1 step, got {steps}")
+
+    def shifted(s: float) -> float:
+        return shift * s / (1.0 + (shift - 1.0) * s)
+
+    last = shifted(first)
+    spaced = (1.0 + (last - 1.0) * i / max(1, steps - 1) for i in range(steps))
+    return TimeGrid((*(shifted(s) for s in spaced), 0.0))
+
+
 def scheduler_grid(steps: int, tokens: int, config: Mapping[str, Any]) -> TimeGrid:
     """The grid that a FluxPipeline whose scheduler has this `config` samples on."""
     if not config["use_dynamic_shifting"]:
@@ -54,7 +68,7 @@ def scheduler_grid(steps: int, tokens: int, config: Mapping[str, Any]) -> TimeGr
 
 
 def check_scheduler(config: Mapping[str, Any]) -> None:
-    """Raise ValueError if a scheduler's `config` asks for a grid other than the shifted one."""
+    """Raise ValueError if a scheduler's `config` is not that of a flow-matching one whose grid is the shifted one."""
     plain = {
         "time_shift_type": "exponential",
         "shift_terminal": None,
@@ -64,7 +78,7 @@ def check_scheduler(config: Mapping[str, Any]) -> None:
         "invert_sigmas": False,
     }
     if "use_dynamic_shifting" not in config:
-        raise ValueError("a FLUX pipeline needs a FlowMatchEulerDiscreteScheduler; this scheduler is no flow-matching one")
+        raise ValueError("this pipeline needs a FlowMatchEulerDiscreteScheduler; its scheduler is no flow-matching one")
     for name, value in plain.items():
         if (config.get(name) or None) != (value or None):
             raise ValueError(f"the scheduler's {name}={config[name]!r} is not supported; only {value!r} is")

@@ -1,4 +1,4 @@
-"""FluxPipelines from folders and the Hugging Face hub: safetensors only, and no code from strangers."""
+"""Pipelines of known layouts from folders and the Hugging Face hub: safetensors only, and no code from strangers."""
 
 from __future__ import annotations
 
@@ -7,71 +7,83 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from diffusers import FluxPipeline
+from .base import Setup
 
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INDEX: Final = "model_index.json"
-NETWORKS: Final = {
-    "transformer": ("diffusers:FluxTransformer2DModel",),
-    "vae": ("diffusers:AutoencoderKL", "fe.scenes.codec:PatchCodec"),
-    "text_encoder": ("transformers:CLIPTextModel",),
-    "text_encoder_2": ("transformers:T5EncoderModel",),
-}
-OTHERS: Final = {
-    "scheduler": ("diffusers:FlowMatchEulerDiscreteScheduler",),
-    "tokenizer": tuple(f"transformers:{name}" for name in ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast")),
-    "tokenizer_2": tuple(f"transformers:{name}" for name in ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast")),
-}
-"""The classes that a model index may name: any others could be anybody's code, and would not be FLUX."""
+FLOW_SCHEDULERS: Final = ("diffusers:FlowMatchEulerDiscreteScheduler",)
+CLIP_TOKENIZERS: Final = tuple(
+    f"transformers:{name}" for name in ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast")
+)
+T5_TOKENIZERS: Final = tuple(f"transformers:{name}" for name in ("T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast"))
 
 
-def load_pipeline(source: str, *, device: str, dtype: str, local_only: bool) -> FluxPipeline:
-    """The FluxPipeline at `source`, a folder or a hub id, on `device`, ready to evaluate. Transformer and text encoders are in
-    `dtype`; the codec stays in float32, so that its round trip is the bound that it can be (and float16 overflows in it).
-
-    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, or is not a plain FluxPipeline.
+@dataclass(frozen=True)
+class Layout:
+    """A kind of pipeline: the class names that its index may give it, the diffusers class that it is built as (the first of
+    them), and for each of its parts the classes that it may be of, as "library:Class": any others could be anybody's
+    code. `optional`: parts that may be absent. `unused`: parts that the class takes and that are never loaded.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; it must be one of {', '.join(DTYPES)}")
-    index = _read_index(source, local_only)
-    names = {name: _class_name(index, name, allowed, source) for name, allowed in {**NETWORKS, **OTHERS}.items()}
+
+    pipelines: tuple[str, ...]
+    networks: Mapping[str, tuple[str, ...]]
+    others: Mapping[str, tuple[str, ...]]
+    optional: frozenset[str] = frozenset()
+    unused: tuple[str, ...] = ()
+
+
+def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
+    """The pipeline of that layout at `source`, a folder or a hub id, on the setup's device, ready to evaluate. Networks are in
+    the setup's dtype; the codec stays in float32, so that its round trip is the bound that it can be (and float16 overflows
+    in it).
+
+    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, or is of another layout.
+    """
+    index = read_index(source, setup.local_only)
+    kind = index.get("_class_name")
+    if kind not in layout.pipelines:
+        raise ValueError(
+            f"the model {source!r} is of class {kind!r}, which this adapter cannot drive; it needs {layout.pipelines[0]!r}"
+        )
+    wanted = {**layout.networks, **layout.others}
+    absent = {name for name in layout.optional if index.get(name, [None]) == [None, None]}
+    names = {name: _class_name(index, name, allowed, source) for name, allowed in wanted.items() if name not in absent}
     with _loading(source), _quiet():
-        from diffusers import FluxPipeline  # takes seconds: only when a model is wanted
+        import diffusers  # takes seconds: only when a model is wanted
 
-        parts: dict[str, Any] = {}
-        for name in NETWORKS:
-            wanted = torch.float32 if name == "vae" else DTYPES[dtype]
-            parts[name] = _load_network(_resolve(names[name]), source, name, wanted, local_only)
-        for name in OTHERS:
-            parts[name] = _resolve(names[name]).from_pretrained(source, subfolder=name, local_files_only=local_only)
-        pipeline = FluxPipeline(**parts)
+        parts: dict[str, Any] = dict.fromkeys((*absent, *layout.unused))
+        for name, target in names.items():
+            if name in layout.networks:
+                dtype = torch.float32 if name == "vae" else setup.torch_dtype
+                parts[name] = _load_network(_resolve(target), source, name, dtype, setup.local_only)
+            else:
+                parts[name] = _resolve(target).from_pretrained(source, subfolder=name, local_files_only=setup.local_only)
+        pipeline = getattr(diffusers, layout.pipelines[0])(**parts)
     _check_tokenizers(pipeline, source)
-    return pipeline.to(device)
+    return pipeline.to(setup.device)
 
 
-def _read_index(source: str, local_only: bool) -> dict[str, Any]:
+def read_index(source: str, local_only: bool) -> dict[str, Any]:
     """The parsed model index, read before anything that it names is imported."""
     if Path(source).is_dir():
         path = Path(source, INDEX)
         if not path.is_file():
-            raise ValueError(f"the folder {source!r} holds no {INDEX}; save a model there with FluxPipeline.save_pretrained")
+            raise ValueError(f"the folder {source!r} holds no {INDEX}; save a pipeline there with its save_pretrained")
     elif Path(source).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         raise ValueError(f"{source!r} is neither a folder nor a hub id of the form OWNER/NAME")
     else:
         path = _index_from_hub(source, local_only)
     with _loading(source):
         index = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(index, dict) or index.get("_class_name") != "FluxPipeline":
-        kind = index.get("_class_name") if isinstance(index, dict) else None
-        raise ValueError(f"the model {source!r} is of class {kind!r}, which this adapter cannot drive; it needs 'FluxPipeline'")
+    if not isinstance(index, dict):
+        raise ValueError(f"the {INDEX} of the model {source!r} is no table of parts; copy it again")
     return index
 
 
@@ -120,13 +132,16 @@ def _load_network(kind: Any, source: str, name: str, dtype: torch.dtype, local_o
     return network.eval().requires_grad_(False)
 
 
-def _check_tokenizers(pipeline: FluxPipeline, source: str) -> None:
+def _check_tokenizers(pipeline: Any, source: str) -> None:
     """Tokenizers load without complaint when their vocabulary is missing, and every prompt then reads the same."""
-    pairs = ((pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2))
-    for tokenizer, encoder in pairs:
-        if len(tokenizer) < encoder.config.vocab_size // 2:
+    parts = pipeline.components
+    for name in parts:
+        encoder = parts.get(name.replace("tokenizer", "text_encoder"))
+        if not name.startswith("tokenizer") or parts[name] is None or encoder is None:
+            continue
+        if len(parts[name]) < encoder.config.vocab_size // 2:
             raise ValueError(
-                f"a tokenizer of the model {source!r} knows {len(tokenizer)} of {encoder.config.vocab_size} tokens; "
+                f"a tokenizer of the model {source!r} knows {len(parts[name])} of {encoder.config.vocab_size} tokens; "
                 "its vocabulary file is missing, fetch the model again"
             )
 

@@ -1,0 +1,50 @@
+"""Prompts: checked before they are encoded, and each distinct one encoded once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_words(prompts: Sequence[str], vocabulary: Collection[str]) -> None:
+    """Raise ValueError naming the words that are not in `vocabulary` (lower-case words) and those that are near them."""
+    for prompt in prompts:
+        words = re.findall(r"[^\s.,;:!?]+", prompt.lower())
+        unknown = dict.fromkeys(word for word in words if word not in vocabulary)
+        if unknown:
+            named = ", ".join(f"{word!r}{_hint(word, vocabulary)}" for word in unknown)
+            raise ValueError(f"the prompt {prompt!r} uses words that this model does not know: {named}")
+
+
+def _hint(word: str, vocabulary: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, list(vocabulary), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def check_tokens(tokenizer: Any, prompts: Sequence[str], longest: int) -> None:
+    """Raise ValueError for a prompt of which `tokenizer` reads more than `longest` tokens, or no word at all."""
+    unknown = tokenizer.unk_token_id
+    for prompt in prompts:
+        ids = tokenizer(prompt).input_ids
+        if len(ids) > longest:
+            raise ValueError(f"the prompt {prompt!r} has {len(ids)} tokens and this model reads {longest}; shorten it")
+        words = set(tokenizer(prompt, add_special_tokens=False).input_ids)
+        if prompt.strip() and unknown is not None and words == {unknown}:
+            raise ValueError(
+                f"the model's tokenizer knows no word of the prompt {prompt!r}; its vocabulary is damaged or of another "
+                "language, fetch the model again or use its own words"
+            )
+
+
+def encode_each(prompts: Sequence[str], encode: Callable[[list[str]], Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """What `encode` makes of the distinct prompts (tensors with a row each), with a row for every one of `prompts`."""
+    distinct = list(dict.fromkeys(prompts))
+    with torch.no_grad():
+        encoded = encode(distinct)
+    rows = [distinct.index(prompt) for prompt in prompts]
+    return tuple(tensor[rows] for tensor in encoded)
