@@ -19,7 +19,10 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    PNDMScheduler,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
 )
 from fe.models.flux import FluxCondition, FluxModel
 from fe.models.guidance import GuidedCondition
@@ -180,6 +183,64 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The guided toy pipeline as `FluxPipeline.save_pretrained` writes it; tests copy it before they change anything."""
     folder = tmp_path_factory.mktemp("flux") / "tiny"
     build_tiny_pipeline(guided=True).save_pretrained(folder)
+    return folder
+
+
+def build_tiny_unet(dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
+    """A whole StableDiffusionPipeline of toy size with random weights: Stable Diffusion 1.5's layout and scheduler, 2x2-pixel
+    latents, text of 16 tokens, attention among image tokens in four blocks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            layers_per_block=1,
+            block_out_channels=(16, 32),
+            norm_num_groups=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=32,
+            attention_head_dim=4,
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+            scaling_factor=0.18215,
+        )
+        clip = clip_encoder(32)
+    pipeline = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=clip.eval(),
+        tokenizer=clip_tokenizer(),
+        unet=unet.eval(),
+        scheduler=PNDMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            steps_offset=1,
+            set_alpha_to_one=False,
+            skip_prk_steps=True,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return pipeline.to(dtype)
+
+
+@pytest.fixture
+def tiny_unet() -> Callable[..., StableDiffusionPipeline]:
+    """`build_tiny_unet`: a new toy pipeline at every call, always with the same weights."""
+    return build_tiny_unet
+
+
+@pytest.fixture(scope="session")
+def tiny_unet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy UNet pipeline as `save_pretrained` writes it; tests copy it before they change anything."""
+    folder = tmp_path_factory.mktemp("unet") / "tiny"
+    build_tiny_unet().save_pretrained(folder)
     return folder
 
 
