@@ -1,0 +1,38 @@
+"""The examples of the docs run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fe.cases.base import Case
+from fe.editors.flowedit import FlowEdit
+from fe.experiments.execute import execute
+from fe.models.base import Setup
+from fe.solvers.euler import Euler
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def example(page: str, first_line: str) -> dict[str, Any]:
+    """What the fenced Python example of a page that begins with that line defines."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    (code,) = [block for block in blocks if block.startswith(first_line)]
+    defined: dict[str, Any] = {"__name__": "example"}
+    exec(compile(code, page, "exec"), defined)  # our own text
+    return defined
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_model_of_the_docs_edits_exactly(steps: int) -> None:
+    """In a flow to one colour, FlowEdit's field pulls towards the source shifted by the difference of the colours, and the last
+    step lands there whatever the noise."""
+    model = example("models.md", "# fe_tint.py")["TintLoader"]().load(None, Setup())
+    grey = torch.full((3, 4, 4), 0.5) + torch.linspace(-0.1, 0.1, 16).reshape(4, 4)
+    case = Case("tint", grey, "grey", "blue")
+    shifted = execute(model, FlowEdit(n_max=steps), Euler(), steps, [case], seed=0)
+    torch.testing.assert_close(shifted.latents[0], grey + torch.tensor([-0.5, -0.5, 0.5])[:, None, None])
+    assert (shifted.cost.calls, shifted.cost.rows) == (steps, 2 * steps)
