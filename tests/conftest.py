@@ -20,6 +20,7 @@ from diffusers import (
     FluxPipeline,
     FluxTransformer2DModel,
     PNDMScheduler,
+    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -30,6 +31,7 @@ from fe.models.sd3 import SD3Model
 from fe.scenes.text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
 
 torch.set_num_threads(1)  # with several threads on a busy machine these tiny networks take far longer
 
@@ -241,6 +243,66 @@ def tiny_unet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy UNet pipeline as `save_pretrained` writes it; tests copy it before they change anything."""
     folder = tmp_path_factory.mktemp("unet") / "tiny"
     build_tiny_unet().save_pretrained(folder)
+    return folder
+
+
+def build_tiny_sd3(*, dual: bool = False, t5: bool = True, dtype: torch.dtype = torch.float32) -> StableDiffusion3Pipeline:
+    """A whole StableDiffusion3Pipeline of toy size with random weights: pictures of up to 64x64 pixels in multiples of 4, text of
+    16 tokens. `dual`: like SD3.5-medium, with QK-norm and a second attention in one of two blocks. `t5`: with T5 or without."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        transformer = SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=64,
+            caption_projection_dim=32,
+            pooled_projection_dim=64,
+            pos_embed_max_size=16,
+            qk_norm="rms_norm" if dual else None,
+            dual_attention_layers=(0,) if dual else (),
+        )
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            latent_channels=4,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        clips = [CLIPTextModelWithProjection(clip_encoder(32, layers=2).config) for _ in range(2)]
+        encoder = t5_encoder(64)
+    return StableDiffusion3Pipeline(
+        transformer=transformer.eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae.eval(),
+        text_encoder=clips[0].eval(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clips[1].eval(),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=encoder.eval() if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
+    ).to(dtype)
+
+
+@pytest.fixture
+def tiny_sd3() -> Callable[..., StableDiffusion3Pipeline]:
+    """`build_tiny_sd3`: a new toy pipeline at every call, always with the same weights."""
+    return build_tiny_sd3
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy SD3 pipeline (with T5) as `save_pretrained` writes it; tests copy it before they change anything."""
+    folder = tmp_path_factory.mktemp("sd3") / "tiny"
+    build_tiny_sd3().save_pretrained(folder)
     return folder
 
 
