@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..ode import Field, Tick, TimeGrid
 from ..options import OptionError, check, option
 from ..solvers.base import Solver, walk
 from .base import Edit, Editor, Noise, Request
-from .path import followed
+from .path import followed, walk_inside
 
 Velocities = Callable[[Tick, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -31,10 +31,12 @@ class FlowEdit(Editor):
     image end; source and target share the noise, and all evaluations of a step share its draws. If n_min > 0, z is then noised
     once more and the last n_min steps generate with the target prompt. n_max beyond the grid means every step.
     The path holds z; in the last n_min steps, the state without the noise that it was given.
+    With a mask, z moves inside of it only, and in the last n_min steps the source, noised by the same draw, stays outside.
     Raises OptionError for options out of range and for n_min > n_max; `edit` raises ValueError where the default n_max is
     below n_min.
     """
 
+    takes_mask: ClassVar[bool] = True
     n_max: int | None = option(None, "first step edited, counted from the image end; 24/28 of the steps if none", low=0)
     n_min: int = option(0, "last steps that only generate with the target prompt", low=0)
     n_avg: int = option(1, "noise draws averaged in a step", low=1)
@@ -67,7 +69,8 @@ class FlowEdit(Editor):
             field, knots = model.field(model.condition(request.target, self.target_guidance)), grid.truncated(n_min)
             added = noise(n_min) - request.latent
             noisy = latent + knots.times[0] * added
-            step, states = followed(noisy, walk(solver.generator, field, noisy, knots), keep_path)
+            walked = walk_inside(solver.generator, field, noisy, knots, request.mask, lambda t: request.latent + t * added)
+            step, states = followed(noisy, walked, keep_path)
             latent = step.x
             path += [x - t * added for t, x in zip(knots.times[1:], states[1:], strict=False)]
         return Edit(latent, tuple(path) if keep_path else ())
@@ -83,7 +86,8 @@ class FlowEdit(Editor):
         return n_max, n_min
 
     def _difference(self, model: Model[Any], request: Request, grid: TimeGrid, noise: Noise) -> Field:
-        """The field that FlowEdit walks: velocity under the target minus velocity under the source, averaged over draws."""
+        """The field that FlowEdit walks: velocity under the target minus velocity under the source, averaged over draws;
+        nothing outside the mask."""
         velocities = self._velocities(model, request)
         latent = request.latent
 
@@ -93,7 +97,8 @@ class FlowEdit(Editor):
                 noised = (1 - tick.t) * latent + tick.t * noise(number, draw)
                 source, target = velocities(tick, noised, z + noised - latent)
                 total += target - source
-            return total / self.n_avg
+            mean = total / self.n_avg
+            return mean if request.mask is None else request.mask * mean
 
         return difference
 

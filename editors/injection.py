@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..options import OptionError, check, option
 from ..solvers.base import Solver, walk
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free
+from .path import followed, noise_free, walk_inside
 from .transfer import Change, InBatch, Stored, Transfer, switched
 
 MEMORIES: Mapping[str, type[Transfer]] = {"stored": Stored, "in-batch": InBatch}
@@ -34,11 +34,13 @@ class Injection(Editor):
     added to as well becomes twice the recorded one. `q_ratio`, `k_ratio`, `v_ratio` scale what is recorded.
     `memory`: "stored" keeps the features; "in-batch" keeps only the states, and evaluates them again as extra rows of the
     injected calls, which gives the same result at the price of those rows.
+    With a mask, generation returns outside of it to the states of the inversion, knot by knot.
     Counts: "injected" and "missed" features, and "stored_bytes", the memory that the recorded tensors take.
     Raises OptionError for options out of range; `edit` raises ValueError if no block of the model is in the range or the
     model has no attention features.
     """
 
+    takes_mask: ClassVar[bool] = True
     inject: int = option(1, "generation steps that are injected, counted from the noise end", low=0)
     strategy: str = option("replace_v", f"what is injected: {', '.join(CHANGES)}; several joined by '+'")
     first_block: int = option(0, "first block injected", low=0)
@@ -79,8 +81,11 @@ class Injection(Editor):
         if chosen:
             inverting = switched(inverting, transfer.recording(), chosen)
             generating = switched(generating, transfer.injecting(), chosen)
-        noisy, up = followed(request.latent, walk(solver, inverting, request.latent, grid.reversed()), keep_path)
-        result, down = followed(noisy.x, walk(solver.generator, generating, noisy.x, grid), keep_path)
+        rising, mask = grid.reversed(), request.mask
+        noisy, up = followed(request.latent, walk(solver, inverting, request.latent, rising), keep_path or mask is not None)
+        inverted = dict(zip(rising.times, up, strict=False))
+        walked = walk_inside(solver.generator, generating, noisy.x, grid, mask, inverted.__getitem__)
+        result, down = followed(noisy.x, walked, keep_path)
         return Edit(result.x, noise_free(up, down) if keep_path else (), transfer.counts())
 
     def _changes(self, model: Model[Any]) -> list[Change]:

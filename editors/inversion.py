@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..options import check, option
 from ..solvers.base import Solver, walk
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free
+from .path import followed, noise_free, walk_inside
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class Inversion(Editor):
 
     The guidance to invert with is 1; other values are known to break the inversion. Generation uses `solver.generator`, the
     partner a solver names. With `carry` the state of an exactly reversible solver goes along from inversion to generation.
+    With a mask, generation returns outside of it to the states of the inversion, knot by knot.
     Raises OptionError for options out of range; `edit` raises ValueError for `carry` with a solver that is not reversible.
     The same way over other solvers: RF-Inversion by Euler steps in Rout et al. 2024 (arXiv 2410.10792), RF-Solver in
     Wang et al. 2024 (arXiv 2411.04746), FireFlow in Deng et al. 2024 (arXiv 2412.07517).
     """
 
+    takes_mask: ClassVar[bool] = True
     source_guidance: float = option(1.0, "guidance while inverting")
     target_guidance: float = option(3.5, "guidance while generating")
     carry: bool = option(False, "carry the solver's state into generation (exactly reversible solvers only)")
@@ -55,7 +57,10 @@ class Inversion(Editor):
         down = grid if self.n_max is None else grid.truncated(min(self.n_max, grid.steps))
         source = model.field(model.condition(request.source, self.source_guidance))
         target = model.field(model.condition(request.target, self.target_guidance))
-        noisy, up = followed(request.latent, walk(solver, source, request.latent, down.reversed()), keep_path)
+        rising, mask = down.reversed(), request.mask
+        noisy, up = followed(request.latent, walk(solver, source, request.latent, rising), keep_path or mask is not None)
+        inverted = dict(zip(rising.times, up, strict=False))
         state = noisy.state if self.carry else None
-        result, back = followed(noisy.x, walk(solver.generator, target, noisy.x, down, state), keep_path)
+        walked = walk_inside(solver.generator, target, noisy.x, down, mask, inverted.__getitem__, state)
+        result, back = followed(noisy.x, walked, keep_path)
         return Edit(result.x, noise_free(up, back) if keep_path else ())

@@ -7,7 +7,7 @@ and ends as the result, since Z_src(0) is the source.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..ode import Field, Tick, TimeGrid
-from ..solvers.base import Solver, Step
+from ..solvers.base import Solver, Step, integrate, walk
 
 
 def followed(start: Tensor, steps: Iterable[Step[Any]], keep: bool) -> tuple[Step[Any], list[Tensor]]:
@@ -26,6 +26,28 @@ def followed(start: Tensor, steps: Iterable[Step[Any]], keep: bool) -> tuple[Ste
         if keep:
             states.append(last.x)
     return last, states
+
+
+def walk_inside(
+    solver: Solver[Any],
+    field: Field,
+    x: Tensor,
+    grid: TimeGrid,
+    mask: Tensor | None,
+    outside: Callable[[float], Tensor],
+    state: Any = None,
+) -> Iterator[Step[Any]]:
+    """`solvers.base.walk`, but after every step what lies outside `mask` is put to `outside` of the knot that was reached:
+    blended latent diffusion (Avrahami et al. 2023, arXiv 2206.02779). Where the mask (B, 1, h, w) is between 0 and 1 the two
+    are mixed. Without a mask it is `walk` itself. What the solver carries is left as it is.
+    """
+    if mask is None:
+        yield from walk(solver, field, x, grid, state)
+        return
+    for t0, t1 in grid.intervals():
+        x, state = integrate(solver, field, x, TimeGrid((t0, t1)), state)
+        x = mask * x + (1.0 - mask) * outside(t1)  # not lerp, whose value at either end may be off by rounding
+        yield Step(x, state)
 
 
 def noise_free(up: Sequence[Tensor], down: Sequence[Tensor]) -> tuple[Tensor, ...]:

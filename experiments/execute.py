@@ -13,9 +13,11 @@ from torch import Tensor
 from ..cases.base import Case
 from ..editors.base import Edit, Editor, KeyedNoise, Request
 from ..models.base import Model
+from ..models.pictures import latent_masks
 from ..solvers.base import Solver
 from .memory import peak_bytes, reset_peak
 from .meter import metered
+from .names import mask_editors
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,18 @@ def execute(
     seed: int,
     *,
     source: Tensor | None = None,
+    masks: Tensor | None = None,
     keep_path: bool = False,
 ) -> Outcome:
     """Edit `cases` (pictures of one shape) as one batch. A case's result does not depend on the others beside it.
 
-    source: the latents of the cases' pictures where they are known already; otherwise they are encoded here.
+    source: the latents of the cases' pictures where they are known already; otherwise they are encoded here. masks: pixels
+    (B, 1, H, W) in [0, 1], 1 where the pictures may change, for editors that take them.
     Raises FloatingPointError if a result is not finite, ValueError if options, sizes or prompts do not fit."""
     source = encode(model, cases) if source is None else source
     device = source.device
-    request = Request(source, tuple(case.source for case in cases), tuple(case.target for case in cases))
+    mask = None if masks is None else _on_latents(masks, editor, cases, source)
+    request = Request(source, tuple(case.source for case in cases), tuple(case.target for case in cases), mask)
     noise = KeyedNoise(seed, tuple(case.id for case in cases), source)
     grid = model.grid(steps, source.shape)
     tracked = reset_peak(device)
@@ -82,3 +87,13 @@ def execute(
     peak = peak_bytes(device) if tracked else None
     cost = Cost(len(cases), meter.calls, meter.rows, seconds, meter.seconds, peak)
     return Outcome(model.decode(edit.latent).cpu(), edit.latent, source, edit, cost)
+
+
+def _on_latents(masks: Tensor, editor: Editor, cases: Sequence[Case], latents: Tensor) -> Tensor:
+    if not editor.takes_mask:
+        raise ValueError(f"{type(editor).__name__} takes no mask; {', '.join(mask_editors())} do")
+    if masks.shape[2:] != cases[0].picture.shape[1:]:
+        raise ValueError(
+            f"a mask has the size of its picture; got {tuple(masks.shape[2:])} for {tuple(cases[0].picture.shape[1:])} pixels"
+        )
+    return latent_masks(masks, latents)

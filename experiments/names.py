@@ -42,6 +42,12 @@ def build_editor(name: str, options: Options | None = None) -> Editor:
     return editor
 
 
+def mask_editors() -> list[str]:
+    """The names of the built-in editors that take a mask."""
+    kinds: dict[str, type[Editor]] = {name: EDITORS[name] for name in EDITORS.builtin}
+    return [name for name, kind in kinds.items() if kind.takes_mask]
+
+
 def build_metric(name: str) -> Metric:
     """The metric called `name`. Raises RegistryError."""
     metric: Metric = METRICS[name]()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def encode_pictures(vae: Any, pictures: Tensor, multiple: int) -> Tensor:
@@ -30,6 +31,18 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     with torch.no_grad():
         pictures: Tensor = vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
     return (pictures / 2.0 + 0.5).clamp(0.0, 1.0)
+
+
+def latent_masks(masks: Tensor, latents: Tensor) -> Tensor:
+    """Masks of pixels (B, 1, H, W) in [0, 1] on the grid of `latents` (B, C, h, w): the mean of the pixels that each place
+    covers, (B, 1, h, w) with the latents' dtype and device. Raises ValueError for other shapes and for values beyond [0, 1]."""
+    if latents.ndim != 4:
+        raise ValueError("a mask needs a model of pictures; this one's latents are none")
+    if masks.ndim != 4 or masks.shape[:2] != (len(latents), 1):
+        raise ValueError(f"masks are ({len(latents)}, 1, H, W), one a picture, got {tuple(masks.shape)}")
+    if not (masks.min() >= 0.0 and masks.max() <= 1.0):
+        raise ValueError(f"masks are in [0, 1], got values from {float(masks.min()):g} to {float(masks.max()):g}")
+    return functional.interpolate(masks.to(latents), latents.shape[2:], mode="area")
 
 
 def _check_codec(vae: Any) -> None:
