@@ -1,7 +1,7 @@
 """Typed options with ranges, for anything that is a frozen dataclass: solvers, editors, case sets, metrics.
 
 A field made by `option` carries its help and its range; `check` (called from `__post_init__`) holds the values to them,
-and `parse` turns a user's text into values. Standard library only.
+and `parse` turns what a user writes into values. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import difflib
 import math
 import types
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -62,8 +63,24 @@ def _fields(kind: type) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
 
 
-def parse(kind: type, values: Mapping[str, str]) -> dict[str, Any]:
-    """Turn text values into keyword arguments for the dataclass `kind`. Raises OptionError naming the option."""
+def by_name(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options by what they belong to, one of `names` each: from {"flowedit.n_max": 20}, {"flowedit": {"n_max": 20}} or both.
+    Raises OptionError for what belongs to nothing."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in options.items():
+        name, dot, option_name = key.rpartition(".")
+        inner = {option_name: value} if dot else value
+        if not isinstance(inner, Mapping):
+            raise OptionError(f"{key!r} is no option; write NAME.OPTION, such as flowedit.n_max")
+        if (name or key) not in found:
+            raise OptionError(f"{key} belongs to nothing in this run, which uses {', '.join(found)}")
+        found[name or key].update(inner)
+    return found
+
+
+def parse(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn values, as text or as what they are, into keyword arguments for the dataclass `kind`. Raises OptionError naming the
+    option."""
     hints = get_type_hints(kind)
     names = [field.name for field in _fields(kind)]
     parsed = {}
@@ -77,8 +94,10 @@ def parse(kind: type, values: Mapping[str, str]) -> dict[str, Any]:
     return parsed
 
 
-def _convert(text: str, hint: Any, name: str) -> Any:
+def _convert(text: Any, hint: Any, name: str) -> Any:
     arms = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    if not isinstance(text, str):
+        return _typed(text, arms, name)
     if type(None) in arms and text.lower() in ("none", "auto", "all"):
         return None
     for arm in arms:
@@ -91,8 +110,21 @@ def _convert(text: str, hint: Any, name: str) -> Any:
                 return arm(text)
             except ValueError:
                 continue
-    wanted = " or ".join(_kind_text(arm) for arm in arms if arm is not type(None))
-    raise OptionError(f"{name} must be {wanted}, got {text!r}")
+    raise OptionError(f"{name} must be {_wanted(arms)}, got {text!r}")
+
+
+def _typed(value: Any, arms: tuple[Any, ...], name: str) -> Any:
+    """A value that is no text, as one of the types `arms`: numbers of any library, and a whole number where any will do."""
+    for arm in arms:
+        if arm in (bool, type(None)) and type(value) is arm:
+            return value
+        if arm in (int, float) and isinstance(value, Integral if arm is int else Real) and not isinstance(value, bool):
+            return arm(value)
+    raise OptionError(f"{name} must be {_wanted(arms)}, got {value!r}")
+
+
+def _wanted(arms: tuple[Any, ...]) -> str:
+    return " or ".join(_kind_text(arm) for arm in arms if arm is not type(None))
 
 
 def _kind_text(arm: Any) -> str:

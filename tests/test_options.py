@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pytest
-from fe.options import OptionError, check, describe, option, parse
+from fe.options import OptionError, by_name, check, describe, option, parse
 
 
 @dataclass(frozen=True)
@@ -124,3 +125,40 @@ def test_a_plain_class_has_no_options() -> None:
     assert describe(Plain) == []
     with pytest.raises(OptionError, match="Plain has no option 'a'; it has: no options"):
         parse(Plain, {"a": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 3), ("strength", 0.25), ("strength", 2), ("limit", None), ("how", "add"), ("steps", np.int64(3))],
+)
+def test_values_may_be_what_they_are(name: str, value: Any) -> None:
+    parsed = parse(Sample, {name: value})[name]
+    assert parsed == value
+    assert type(parsed) is type(getattr(Sample(), name)) or name == "limit"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", 2.5, "Sample.steps must be a whole number, got 2.5"),
+        ("steps", True, "Sample.steps must be a whole number, got True"),
+        ("steps", None, "Sample.steps must be a whole number, got None"),
+        ("strength", [1.0], "Sample.strength must be a number, got [1.0]"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(OptionError) as refusal:
+        parse(Sample, {name: value})
+    assert str(refusal.value) == message
+
+
+def test_options_are_told_apart_by_what_they_belong_to() -> None:
+    assert by_name({"a.x": 1, "a": {"y": "2"}, "b": {}}, ["a", "b", "c"]) == {"a": {"x": 1, "y": "2"}, "b": {}, "c": {}}
+    for options, message in (
+        ({"d.x": 1}, "d.x belongs to nothing in this run, which uses a, b"),
+        ({"d": {"x": 1}}, "d belongs to nothing in this run, which uses a, b"),
+        ({"x": 1}, "'x' is no option; write NAME.OPTION, such as flowedit.n_max"),
+    ):
+        with pytest.raises(OptionError) as refusal:
+            by_name(options, ["a", "b"])
+        assert str(refusal.value) == message
