@@ -94,5 +94,5 @@ class Editor(ABC):
         *,
         keep_path: bool = False,
     ) -> Edit:
-        """Edit every row of `request`. `grid` falls from 1 to 0. Raises ValueError if the options do not fit the grid or the
-        model (LookupError if a wanted attention point does not exist)."""
+        """Edit every row of `request`. `grid` falls from the noise end to 0. Raises ValueError if the options do not fit the grid
+        or the model (LookupError if a wanted attention point does not exist)."""

@@ -53,4 +53,5 @@ class FromNoise(Editor):
         keep_path: bool = False,
     ) -> Edit:
         target = model.field(model.condition(request.target, self.target_guidance))
-        return Edit(integrate(solver.generator, target, noise(grid.steps), grid).x)
+        start = model.start(grid.times[0], noise(grid.steps))
+        return Edit(integrate(solver.generator, target, start, grid).x)

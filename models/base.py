@@ -70,7 +70,13 @@ class Model(ABC, Generic[AnyCondition]):
 
     @abstractmethod
     def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
-        """The model's own sampling grid from 1 to 0, for latents of that shape (B, ...)."""
+        """The model's own sampling grid, for latents of that shape (B, ...): from 1, or the last time below it that the network
+        was trained on, to 0."""
+
+    def start(self, t: float, noise: Tensor) -> Tensor:
+        """Where generation from `noise` (B, ...) starts, at the first knot `t` of a grid: the noise itself, unless the model
+        scales its states."""
+        return noise
 
     @abstractmethod
     def points(self) -> Mapping[Point, nn.Module]:
