@@ -119,6 +119,7 @@ SOLVERS = Table(
         "uni-inv": "solvers.uni_inv:UniInv",
         "alf": "solvers.alf:AsynchronousLeapfrog",
         "reversible-heun": "solvers.reversible_heun:ReversibleHeun",
+        "fixed-point": "solvers.fixed_point:FixedPoint",
     },
 )
 EDITORS = Table(

@@ -20,6 +20,7 @@ GROWTH = {
     "uni-inv": (1, 2, 3, 2),
     "alf": (1, 2, 2, 1),
     "reversible-heun": (1, 2, 2, 1),
+    "fixed-point": (1, 2, 3, 4, 3, 2, 1),
 }
 # The integral of t^2 from 0 to 1 (1/3) by two steps of 1/2: which times a method looks at, and with what weights.
 QUADRATURE = {
@@ -33,6 +34,7 @@ QUADRATURE = {
     "uni-inv": 5 / 8,
     "alf": 5 / 16,
     "reversible-heun": 3 / 8,
+    "fixed-point": 5 / 8,
 }
 
 
@@ -65,6 +67,6 @@ def test_ab2_integrates_a_line_exactly_over_uneven_steps() -> None:
 
 
 @pytest.mark.parametrize("name", SOLVERS.builtin)
-def test_generator_is_the_solver_itself_except_for_uni_inv(name: str) -> None:
+def test_generator_is_the_solver_itself_except_for_those_that_invert(name: str) -> None:
     solver = SOLVERS[name]()
-    assert solver.generator == (SOLVERS["euler"]() if name == "uni-inv" else solver)
+    assert solver.generator == (SOLVERS["euler"]() if name in ("uni-inv", "fixed-point") else solver)
