@@ -55,18 +55,18 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
     wanted = {**layout.networks, **layout.others}
     absent = {name for name in layout.optional if index.get(name, [None]) == [None, None]}
     names = {name: _class_name(index, name, allowed, source) for name, allowed in wanted.items() if name not in absent}
-    with _loading(source), _quiet():
+    with loading(source), quiet():
         import diffusers  # takes seconds: only when a model is wanted
 
         parts: dict[str, Any] = dict.fromkeys((*absent, *layout.unused))
         for name, target in names.items():
             if name in layout.networks:
                 dtype = torch.float32 if name == "vae" else setup.torch_dtype
-                parts[name] = _load_network(_resolve(target), source, name, dtype, setup.local_only)
+                parts[name] = load_network(_resolve(target), source, name, dtype, setup.local_only)
             else:
                 parts[name] = _resolve(target).from_pretrained(source, subfolder=name, local_files_only=setup.local_only)
         pipeline = getattr(diffusers, layout.pipelines[0])(**parts)
-    _check_tokenizers(pipeline, source)
+    check_tokenizers(pipeline, source)
     return pipeline.to(setup.device)
 
 
@@ -80,7 +80,7 @@ def read_index(source: str, local_only: bool) -> dict[str, Any]:
         raise ValueError(f"{source!r} is neither a folder nor a hub id of the form OWNER/NAME")
     else:
         path = _index_from_hub(source, local_only)
-    with _loading(source):
+    with loading(source):
         index = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(index, dict):
         raise ValueError(f"the {INDEX} of the model {source!r} is no table of parts; copy it again")
@@ -93,7 +93,7 @@ def _index_from_hub(source: str, local_only: bool) -> Path:
     try:
         return Path(hf_hub_download(source, INDEX, local_files_only=local_only))
     except (OSError, ValueError) as fault:
-        reason = "is not on this machine" if local_only else f"cannot be fetched ({_first_line(fault)})"
+        reason = "is not on this machine" if local_only else f"cannot be fetched ({first_line(fault)})"
         raise ValueError(
             f"the model {source!r} {reason}; `hf download {source}` fetches it "
             "(after `hf auth login`, where its page asks to accept a licence)"
@@ -116,7 +116,8 @@ def _resolve(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def _load_network(kind: Any, source: str, name: str, dtype: torch.dtype, local_only: bool) -> nn.Module:
+def load_network(kind: Any, source: str, name: str, dtype: torch.dtype, local_only: bool) -> nn.Module:
+    """The part `name` of class `kind`, ready to evaluate. Raises ValueError if its files lack weights."""
     network: nn.Module
     network, info = kind.from_pretrained(
         source,
@@ -132,8 +133,9 @@ def _load_network(kind: Any, source: str, name: str, dtype: torch.dtype, local_o
     return network.eval().requires_grad_(False)
 
 
-def _check_tokenizers(pipeline: Any, source: str) -> None:
-    """Tokenizers load without complaint when their vocabulary is missing, and every prompt then reads the same."""
+def check_tokenizers(pipeline: Any, source: str) -> None:
+    """Raise ValueError for a tokenizer without words: they load without complaint when their vocabulary is missing, and
+    every prompt then reads the same."""
     parts = pipeline.components
     for name in parts:
         encoder = parts.get(name.replace("tokenizer", "text_encoder"))
@@ -147,22 +149,23 @@ def _check_tokenizers(pipeline: Any, source: str) -> None:
 
 
 @contextmanager
-def _loading(source: str) -> Iterator[None]:
+def loading(source: str) -> Iterator[None]:
     """Turn whatever goes wrong inside into one sentence."""
     try:
         yield
     except Exception as fault:  # damaged and foreign files fail in every way there is
         again = "copy it again" if Path(source).is_dir() else f"`hf download {source}` fetches what is missing"
-        raise ValueError(f"the model {source!r} cannot be loaded ({_first_line(fault)}); {again}") from fault
+        raise ValueError(f"the model {source!r} cannot be loaded ({first_line(fault)}); {again}") from fault
 
 
-def _first_line(fault: Exception) -> str:
+def first_line(fault: Exception) -> str:
+    """The first line of its message, to stand inside a sentence."""
     text = str(fault).strip() or type(fault).__name__
     return text.splitlines()[0].rstrip(".:")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and log lines of other libraries inside: what matters in them is checked and raised here."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
