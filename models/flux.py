@@ -96,6 +96,10 @@ class FluxModel(Model[FluxCondition]):
         return int(self.pipeline.vae_scale_factor) * 2
 
     @property
+    def packing(self) -> int:
+        return 2
+
+    @property
     def side(self) -> int:
         return self._side
 
@@ -119,6 +123,7 @@ class FluxModel(Model[FluxCondition]):
         longest = 512 if self.guided else 256  # as the two models were trained
         length = min(longest, self.pipeline.tokenizer_2.model_max_length)  # padding further would only cost
         check_tokens(self.pipeline.tokenizer_2, prompts, length)
+        check_tokens(self.pipeline.tokenizer, prompts, None)  # the pooled embedding is of a long prompt's beginning
 
         def encode(distinct: list[str]) -> Sequence[Tensor]:
             device = self.pipeline._execution_device

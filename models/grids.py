@@ -70,6 +70,7 @@ def scheduler_grid(steps: int, tokens: int, config: Mapping[str, Any]) -> TimeGr
 def check_scheduler(config: Mapping[str, Any]) -> None:
     """Raise ValueError if a scheduler's `config` is not that of a flow-matching one whose grid is the shifted one."""
     plain = {
+        "num_train_timesteps": 1000,  # the time fed is 1000 t
         "time_shift_type": "exponential",
         "shift_terminal": None,
         "use_karras_sigmas": False,

@@ -55,7 +55,7 @@ class GuidedCondition:
         text, negative = output[:rows], output[rows:]
         if not guided:
             return text
-        scale = torch.tensor([self.guidance[row] for row in guided]).to(text).reshape(-1, *(1,) * (text.ndim - 1))
+        scale = text.new_tensor([self.guidance[row] for row in guided]).reshape(-1, *(1,) * (text.ndim - 1))
         mixed = text.clone()
         mixed[guided] = negative + scale * (text[guided] - negative)
         return mixed

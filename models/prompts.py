@@ -26,12 +26,13 @@ def _hint(word: str, vocabulary: Collection[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def check_tokens(tokenizer: Any, prompts: Sequence[str], longest: int) -> None:
-    """Raise ValueError for a prompt of which `tokenizer` reads more than `longest` tokens, or no word at all."""
+def check_tokens(tokenizer: Any, prompts: Sequence[str], longest: int | None) -> None:
+    """Raise ValueError for a prompt of which `tokenizer` reads more than `longest` tokens, or no word at all. (None: of any
+    length; its encoder reads the beginning of a long prompt, and another encoder all of it.)"""
     unknown = tokenizer.unk_token_id
     for prompt in prompts:
         ids = tokenizer(prompt).input_ids
-        if len(ids) > longest:
+        if longest is not None and len(ids) > longest:
             raise ValueError(f"the prompt {prompt!r} has {len(ids)} tokens and this model reads {longest}; shorten it")
         words = set(tokenizer(prompt, add_special_tokens=False).input_ids)
         if prompt.strip() and unknown is not None and words == {unknown}:

@@ -31,14 +31,18 @@ TEXT_TOKENS: Final = 256  # what the pipeline gives T5 to read
 class SD3Model(Model[GuidedCondition]):
     """The transformer, codec and text encoders of `pipeline`, on the device and in the dtypes that they have now.
 
-    Latents are (B, C, h, w): the codec's, shifted and scaled. A condition's text is the joint embedding (B, L, D) and the
-    pooled one (B, P). `shift_twice`: sample on the grid of StableDiffusion3Pipeline, whose scheduler applies its shift to
-    the range as well as to each knot; otherwise on a uniform grid shifted once.
-    Raises ValueError if the pipeline's scheduler is not a plain flow-matching one.
+    Latents are (B, C, h, w) with h and w multiples of the patch size: the codec's, shifted and scaled. A condition's text is
+    the joint embedding (B, L, D) and the pooled one (B, P). `shift_twice`: sample on the grid of StableDiffusion3Pipeline,
+    whose scheduler applies its shift to the range as well as to each knot; otherwise on a uniform grid shifted once.
+    Raises ValueError if the pipeline's scheduler is not a plain flow-matching one of fixed shift, or if its transformer is not
+    a plain SD3 one or is fused where that changes what it computes.
     """
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, *, shift_twice: bool = True) -> None:
         check_scheduler(pipeline.scheduler.config)
+        if pipeline.scheduler.config["use_dynamic_shifting"]:
+            raise ValueError("the scheduler's use_dynamic_shifting=True is not supported for SD3; only False is")
+        _check_transformer(pipeline.transformer)
         self.pipeline = pipeline
         self.network: nn.Module = pipeline.transformer
         self.shift_twice = shift_twice
@@ -49,6 +53,10 @@ class SD3Model(Model[GuidedCondition]):
         return int(self.pipeline.vae_scale_factor) * int(self.pipeline.transformer.config.patch_size)
 
     def encode(self, pictures: Tensor) -> Tensor:
+        longest = self.multiple * int(self.pipeline.transformer.config.pos_embed_max_size)
+        if max(pictures.shape[-2:]) > longest:
+            height, width = pictures.shape[-2:]
+            raise ValueError(f"this model knows places up to {longest} pixels a side, got a picture of {width}x{height}")
         return encode_pictures(self.pipeline.vae, pictures, self.multiple)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -56,7 +64,11 @@ class SD3Model(Model[GuidedCondition]):
 
     def condition(self, prompts: Sequence[str], guidance: float) -> GuidedCondition:
         """One row for each prompt, guided away from the empty prompt where `guidance` is above 1.
-        Raises ValueError for no prompts, a prompt that cannot be read, or a guidance that is not finite."""
+
+        T5 reads up to 256 tokens of a prompt. The CLIP encoders read its first 77 and cut the rest off, as published; without
+        T5 nobody would read the rest, and a longer prompt is refused.
+        Raises ValueError for no prompts, a prompt that is too long or of unknown words alone, or a guidance that is not finite.
+        """
         if not prompts:
             raise ValueError("a condition needs at least one prompt, got none")
         if not math.isfinite(guidance):
@@ -66,6 +78,7 @@ class SD3Model(Model[GuidedCondition]):
         return GuidedCondition((embeds[:rows], pooled[:rows]), (embeds[rows:], pooled[rows:]), (guidance,) * rows)
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:
+        self._check(x)
         if len(condition) != len(x):
             raise ValueError(f"the condition has {len(condition)} rows and the latent {len(x)}; they must be equal")
         owners = condition.owners
@@ -87,15 +100,16 @@ class SD3Model(Model[GuidedCondition]):
         return twice_shifted_grid(steps, shift) if self.shift_twice else shifted_grid(steps, shift)
 
     def points(self) -> Mapping[Point, nn.Module]:
-        """q, k and v of the image tokens (B, L, ...) in every block, and in those of SD3.5 that have a second attention among
-        image tokens alone, that one's too, as the stream "dual". Raises ValueError if the projections are fused."""
+        """q, k and v of the image tokens in every block, and in those of SD3.5 that have a second attention among image tokens
+        alone, that one's too, as the stream "dual". v is (B, L, heads * head size), and so are q and k of a model without
+        QK-norm; with it they are (B, heads, L, head size). Raises ValueError if the projections are fused."""
         found: dict[Point, nn.Module] = {}
         for index, block in enumerate(self.pipeline.transformer.transformer_blocks):
             attentions: dict[Stream, Any] = {"joint": block.attn}
             if block.use_dual_attention:
                 attentions["dual"] = block.attn2
             for stream, attention in attentions.items():
-                if attention.fused_projections:
+                if _fused(attention):
                     raise ValueError("attention points need separate projections; call unfuse_qkv_projections() first")
                 parts: dict[Part, nn.Module] = {
                     "q": attention.norm_q or attention.to_q,
@@ -109,15 +123,50 @@ class SD3Model(Model[GuidedCondition]):
         """The joint and the pooled embedding of each prompt."""
         pipeline = self.pipeline
         if pipeline.text_encoder is None or pipeline.text_encoder_2 is None:
-            raise ValueError("this pipeline has no text encoders; load one that has")
-        length = TEXT_TOKENS
-        if pipeline.tokenizer_3 is not None:
+            raise ValueError("this pipeline has no text encoders; load one that has, or make a GuidedCondition from embeddings")
+        length, clip_length = TEXT_TOKENS, pipeline.tokenizer_max_length
+        if pipeline.text_encoder_3 is not None:
             length = min(length, pipeline.tokenizer_3.model_max_length)  # padding further would only cost
             check_tokens(pipeline.tokenizer_3, prompts, length)
+            clip_length = None
+        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
+            check_tokens(tokenizer, prompts, clip_length)
         embeds, _, pooled, _ = pipeline.encode_prompt(
             prompts, None, None, pipeline._execution_device, do_classifier_free_guidance=False, max_sequence_length=length
         )
         return embeds, pooled
+
+    def _check(self, x: Tensor) -> None:
+        config = self.pipeline.transformer.config
+        channels, patch = config.in_channels, config.patch_size
+        longest = patch * config.pos_embed_max_size
+        if x.ndim != 4 or x.shape[1] != channels or any(side % patch or not 0 < side <= longest for side in x.shape[2:]):
+            raise ValueError(
+                f"latents are (B, {channels}, h, w) with h and w multiples of {patch} up to {longest}, got {tuple(x.shape)}"
+            )
+
+
+def _check_transformer(transformer: Any) -> None:
+    """Raise ValueError if `transformer` cannot be evaluated as it was trained."""
+    config = transformer.config
+    if config.out_channels not in (None, config.in_channels):
+        raise ValueError(
+            f"a plain SD3 transformer gives as many channels as it takes, this one takes {config.in_channels} and gives "
+            f"{config.out_channels}; use Stable Diffusion 3 or 3.5"
+        )
+    blocks = transformer.transformer_blocks
+    if any(_fused(block.attn) and (block.attn.norm_q is not None or block.use_dual_attention) for block in blocks):
+        raise ValueError(
+            "the fused projections of this transformer leave out its QK-norm and its second attention, so it does not compute "
+            "what it was trained to; call unfuse_qkv_projections() first"
+        )
+
+
+def _fused(attention: Any) -> bool:
+    """Whether one product gives q, k and v together. Its processor says so: unfusing leaves `fused_projections` up."""
+    from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
+
+    return isinstance(attention.processor, FusedJointAttnProcessor2_0)
 
 
 @dataclass(frozen=True)

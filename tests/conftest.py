@@ -247,8 +247,8 @@ def tiny_unet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_tiny_sd3(*, dual: bool = False, t5: bool = True, dtype: torch.dtype = torch.float32) -> StableDiffusion3Pipeline:
-    """A whole StableDiffusion3Pipeline of toy size with random weights: pictures of up to 64x64 pixels in multiples of 4, text of
-    16 tokens. `dual`: like SD3.5-medium, with QK-norm and a second attention in one of two blocks. `t5`: with T5 or without."""
+    """A whole StableDiffusion3Pipeline of toy size with random weights: pictures of up to 64x64 pixels in multiples of 4, text
+    of 16 tokens. `dual`: like SD3.5-medium, with QK-norm and a second attention in one of two blocks. `t5`: with it or not."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         transformer = SD3Transformer2DModel(
