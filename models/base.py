@@ -88,6 +88,12 @@ class Model(ABC, Generic[AnyCondition]):
         """Picture sides must be multiples of this many pixels (0 where the latents are no pictures)."""
 
     @property
+    def packing(self) -> int:
+        """Side of the squares of latent entries that the model's pipeline packs into one place (FLUX: 2). Methods that weigh
+        places against each other take such a square as one, as their authors' codes do on that model."""
+        return 1
+
+    @property
     def side(self) -> int:
         """Side in pixels of the square pictures it was made for, where it knows no other size (0: any size will do)."""
         return 0
