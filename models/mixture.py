@@ -92,6 +92,8 @@ class MixtureLoader(Loader):
     def load(self, source: str | None, setup: Setup) -> Model[Any]:
         if source is not None:
             raise ValueError(f"the mixture model has no weights to load, got {source!r}; name it 'mixture' alone")
+        if setup.weights == "random":
+            raise ValueError("the mixture model has no weights, so none can be random; leave out --weights random")
         if setup.dtype != "float32":
             raise ValueError(f"the mixture model computes in float32, got {setup.dtype!r}")
         return MixtureModel(device=setup.device)

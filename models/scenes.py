@@ -24,6 +24,8 @@ class ScenesLoader(Loader):
     the scenes world: its text encoders know no others."""
 
     def load(self, source: str | None, setup: Setup) -> FluxModel:
+        if setup.weights == "random":
+            return _random(source, setup)
         return _model(load_pipeline(LAYOUT, source or _shipped(), setup))
 
 
@@ -38,6 +40,16 @@ def random_scenes(seed: int) -> FluxModel:
         fresh = FluxTransformer2DModel.from_config(pipeline.transformer.config)
     pipeline.register_modules(transformer=fresh.eval().requires_grad_(False))
     return _model(pipeline)
+
+
+def _random(source: str | None, setup: Setup) -> FluxModel:
+    if source is not None:
+        raise ValueError(f"random weights take the shipped model's shape, and {source!r} has its own; name scenes alone")
+    pipeline = random_scenes(0).pipeline
+    pipeline.transformer.to(setup.torch_dtype)
+    model = _model(pipeline.to(setup.device))
+    model.trained = False
+    return model
 
 
 def _model(pipeline: FluxPipeline) -> FluxModel:
