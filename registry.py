@@ -149,6 +149,9 @@ MODELS = Table(
         "sd3-medium": "models.sd3:SD3MediumLoader",
         "sd3.5-medium": "models.sd3:SD35MediumLoader",
         "sd3.5-large": "models.sd3:SD35LargeLoader",
+        "instaflow": "models.instaflow:InstaFlowLoader",
+        "2rf": "models.instaflow:RectifiedFlow2Loader",
+        "sd15": "models.instaflow:SD15Loader",
     },
 )
 METRICS = Table(
