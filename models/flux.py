@@ -104,10 +104,10 @@ class FluxModel(Model[FluxCondition]):
         return self._side
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return encode_pictures(self.pipeline.vae, pictures, self.multiple)
+        return encode_pictures(self.pipeline, pictures, self.multiple)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decode_latents(self.pipeline.vae, latents)
+        return decode_latents(self.pipeline, latents)
 
     def condition(self, prompts: Sequence[str], guidance: float) -> FluxCondition:
         """One row for each prompt, all at `guidance`, the scale that the network was distilled for (schnell ignores it).

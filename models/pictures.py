@@ -9,27 +9,29 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def encode_pictures(vae: Any, pictures: Tensor, multiple: int) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] to latents float32: the mode of the codec's distribution, shifted and scaled as its
-    configuration says. Raises ValueError if there is no codec, or if H or W is no multiple of `multiple`."""
-    _check_codec(vae)
+def encode_pictures(pipeline: Any, pictures: Tensor, multiple: int) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] to latents float32, on the device that the pipeline computes on: the mode of the codec's
+    distribution, shifted and scaled as its configuration says.
+    Raises ValueError if there is no codec, or if H or W is no multiple of `multiple`."""
+    vae = _codec(pipeline)
     if pictures.ndim != 4 or pictures.shape[1] != 3:
         raise ValueError(f"pictures are (B, 3, H, W), got {tuple(pictures.shape)}")
     height, width = pictures.shape[2:]
     if height < multiple or width < multiple or height % multiple or width % multiple:
         raise ValueError(f"picture sides must be multiples of {multiple} pixels, got {width}x{height}")
     with torch.no_grad():
-        latents: Tensor = vae.encode((pictures * 2.0 - 1.0).to(vae.device, vae.dtype)).latent_dist.mode().float()
+        given = (pictures * 2.0 - 1.0).to(pipeline._execution_device, vae.dtype)  # an offloaded codec lies on another device
+        latents: Tensor = vae.encode(given).latent_dist.mode().float()
     scaled: Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
     return scaled
 
 
-def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
     """Latents to pictures (B, 3, H, W) in [0, 1], float32. Raises ValueError if there is no codec."""
-    _check_codec(vae)
+    vae = _codec(pipeline)
     unscaled = latents.float() / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     with torch.no_grad():
-        pictures: Tensor = vae.decode(unscaled.to(vae.device, vae.dtype)).sample.float()
+        pictures: Tensor = vae.decode(unscaled.to(pipeline._execution_device, vae.dtype)).sample.float()
     return (pictures / 2.0 + 0.5).clamp(0.0, 1.0)
 
 
@@ -45,6 +47,7 @@ def latent_masks(masks: Tensor, latents: Tensor) -> Tensor:
     return functional.interpolate(masks.to(latents), latents.shape[2:], mode="area")
 
 
-def _check_codec(vae: Any) -> None:
-    if vae is None:
+def _codec(pipeline: Any) -> Any:
+    if pipeline.vae is None:
         raise ValueError("this pipeline has no codec (vae), so it has no pictures; load one that has")
+    return pipeline.vae

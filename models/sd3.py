@@ -57,10 +57,10 @@ class SD3Model(Model[GuidedCondition]):
         if max(pictures.shape[-2:]) > longest:
             height, width = pictures.shape[-2:]
             raise ValueError(f"this model knows places up to {longest} pixels a side, got a picture of {width}x{height}")
-        return encode_pictures(self.pipeline.vae, pictures, self.multiple)
+        return encode_pictures(self.pipeline, pictures, self.multiple)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decode_latents(self.pipeline.vae, latents)
+        return decode_latents(self.pipeline, latents)
 
     def condition(self, prompts: Sequence[str], guidance: float) -> GuidedCondition:
         """One row for each prompt, guided away from the empty prompt where `guidance` is above 1.
