@@ -47,10 +47,10 @@ class UNetModel(Model[GuidedCondition]):
         return int(self.pipeline.vae_scale_factor)  # the UNet itself takes latents of any size
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return encode_pictures(self.pipeline.vae, pictures, self.multiple)
+        return encode_pictures(self.pipeline, pictures, self.multiple)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decode_latents(self.pipeline.vae, latents)
+        return decode_latents(self.pipeline, latents)
 
     def condition(self, prompts: Sequence[str], guidance: float) -> GuidedCondition:
         """One row for each prompt, guided away from the empty prompt where `guidance` is above 1.
