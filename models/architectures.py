@@ -43,8 +43,10 @@ class Architecture:
 
 
 def counted(network: nn.Module) -> int:
-    """How many numbers a network's checkpoint holds: parameters, and the buffers that are saved with them."""
-    return sum(tensor.numel() for tensor in network.state_dict().values())
+    """How many numbers a network's checkpoint holds: parameters, and the buffers that are saved with them; shared ones once."""
+    saved = network.state_dict()
+    buffers = [buffer for name, buffer in network.named_buffers() if name in saved]
+    return sum(tensor.numel() for tensor in (*network.parameters(), *buffers))
 
 
 _CLIP_L: Final = {
