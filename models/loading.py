@@ -177,8 +177,8 @@ def quiet() -> Iterator[None]:
         library.set_verbosity(library.CRITICAL)
     try:
         with warnings.catch_warnings():
-            # The libraries' newest versions rename the argument, their older ones know only this name.
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+            # Of arguments that only the libraries' newest versions call otherwise, and of old checkpoints that they correct.
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         for library, (bars, verbosity) in zip(libraries, before, strict=True):
