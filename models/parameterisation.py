@@ -165,5 +165,6 @@ def _ddim(config: Mapping[str, Any]) -> DDIMScheduler:
     from diffusers import DDIMScheduler
 
     spacing = "trailing" if config.get("timestep_spacing") == "trailing" else "leading"
-    scheduler: DDIMScheduler = DDIMScheduler.from_config(config, timestep_spacing=spacing)
+    offset = config.get("steps_offset", 0)  # named, as from_config drops what the pipeline has corrected in an old file
+    scheduler: DDIMScheduler = DDIMScheduler.from_config(config, timestep_spacing=spacing, steps_offset=offset)
     return scheduler
