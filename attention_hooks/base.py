@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..ode import Tick
@@ -41,12 +42,17 @@ class AttentionHook(Protocol):
 def attached(modules: Mapping[Point, nn.Module], hook: AttentionHook | None, at: Tick) -> Iterator[None]:
     """Let `hook` act inside the `with` block; it comes off however the block ends.
 
+    Compiled code leaves out, without a word, all hooks that came later than it. So what was compiled runs eagerly inside the
+    block, in every thread of the process: threads whose networks have hooks must take turns.
     Raises LookupError, before anything is attached, if the hook asks for a point that the network does not have.
     """
     points = [] if hook is None else list(hook.points)
     missing = [point for point in points if point not in modules]
     if missing:
         raise LookupError(f"this network has no attention point {missing[0]}; it has {len(modules)} points, see Model.points()")
+    if not points:
+        yield
+        return
     handles = []
     try:
         for point in points:
@@ -56,7 +62,8 @@ def attached(modules: Mapping[Point, nn.Module], hook: AttentionHook | None, at:
                 return hook(at, point, value)
 
             handles.append(modules[point].register_forward_hook(meet))
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for handle in handles:
             handle.remove()

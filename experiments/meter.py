@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_Call = Callable[..., Any]
+_Before = Callable[[nn.Module, tuple[object, ...], dict[str, object]], None]
+_After = Callable[[nn.Module, tuple[object, ...], object], None]
 
 
 @dataclass
@@ -21,8 +26,8 @@ class Meter:
 
 
 @contextmanager
-def metered(network: nn.Module) -> Iterator[Meter]:
-    """Count every forward call of `network` inside the `with` block, whoever makes it."""
+def metered(network: nn.Module, watch: Callable[[int], None] | None = None) -> Iterator[Meter]:
+    """Count every forward call of `network` inside the `with` block, whoever makes it; `watch` hears the number after each."""
     meter, started = Meter(), [0.0]
 
     def before(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
@@ -36,13 +41,34 @@ def metered(network: nn.Module) -> Iterator[Meter]:
     def after(module: nn.Module, args: tuple[object, ...], output: object) -> None:
         _settle()
         meter.seconds += time.perf_counter() - started[0]
+        if watch is not None:
+            watch(meter.calls)
 
-    handles = [network.register_forward_pre_hook(before, with_kwargs=True), network.register_forward_hook(after)]
-    try:
+    with _around(network, before, after):
         yield meter
+
+
+@contextmanager
+def _around(network: nn.Module, before: _Before, after: _After) -> Iterator[None]:
+    """Call those two at every call of `network`: by hooks, unless its call as a whole was compiled in place: then hooks that came
+    later are left out, or what they do breaks the compiling."""
+    compiled = network._compiled_call_impl
+    if compiled is None:
+        with network.register_forward_pre_hook(before, with_kwargs=True), network.register_forward_hook(after):
+            yield
+        return
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        before(network, args, kwargs)
+        output = compiled(*args, **kwargs)
+        after(network, args, output)
+        return output
+
+    network._compiled_call_impl = counted
+    try:
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        network._compiled_call_impl = compiled
 
 
 def _settle() -> None:

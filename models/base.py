@@ -42,6 +42,9 @@ class Model(ABC, Generic[AnyCondition]):
     trained: bool = True
     """False where the network's weights are random: then its results say what things cost, and nothing of their quality."""
 
+    setup: Setup | None = None
+    """How it was loaded (None: it was handed over as it is)."""
+
     @abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] to latents (B, ...) float32, by the mode of the codec's distribution.
@@ -82,6 +85,10 @@ class Model(ABC, Generic[AnyCondition]):
     def points(self) -> Mapping[Point, nn.Module]:
         """Where attention features can be met: point to the module whose output is the feature. Empty if nowhere."""
 
+    def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
+        """Memory that the feature of one row takes at each point, for latents of that shape (B, ...). Empty if not known."""
+        return {}
+
     @property
     @abstractmethod
     def multiple(self) -> int:
@@ -117,6 +124,8 @@ class Setup:
     `weights`: "trained", or "random" for the full-size architecture filled with random numbers, to measure speed and memory
     without any download. `compiled`: compile its blocks. `low_memory`: only the part that works is on the device, and
     the codec works in tiles. `quantise`: "none", or what the weights of its largest networks are rounded to as they load.
+    `features`: where recorded attention features are kept: on the "device", in the "host"'s memory, or "auto", which takes
+    the host's where the device has no room for them.
     Raises OptionError for a value that is no choice.
     """
 
@@ -127,6 +136,7 @@ class Setup:
     compiled: bool = False
     low_memory: bool = False
     quantise: str = option("none", "what the weights are rounded to", choices=("none", "int8", "nf4"))
+    features: str = option("auto", "where recorded features are kept", choices=("auto", "device", "host"))
 
     def __post_init__(self) -> None:
         check(self)
