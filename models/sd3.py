@@ -122,8 +122,13 @@ class SD3Model(Model[GuidedCondition]):
     def _encode(self, prompts: list[str]) -> Sequence[Tensor]:
         """The joint and the pooled embedding of each prompt."""
         pipeline = self.pipeline
-        if pipeline.text_encoder is None or pipeline.text_encoder_2 is None:
-            raise ValueError("this pipeline has no text encoders; load one that has, or make a GuidedCondition from embeddings")
+        parts = [pipeline.text_encoder, pipeline.tokenizer, pipeline.text_encoder_2, pipeline.tokenizer_2]
+        if pipeline.text_encoder_3 is not None:  # T5 may be absent
+            parts.append(pipeline.tokenizer_3)
+        if any(part is None for part in parts):
+            raise ValueError(
+                "this pipeline lacks text encoders or tokenizers; load one that has, or make a GuidedCondition from embeddings"
+            )
         length, clip_length = TEXT_TOKENS, pipeline.tokenizer_max_length
         if pipeline.text_encoder_3 is not None:
             length = min(length, pipeline.tokenizer_3.model_max_length)  # padding further would only cost

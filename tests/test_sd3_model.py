@@ -237,6 +237,7 @@ def test_unfit_input_is_refused_in_one_sentence(tiny_sd3: Pipelines) -> None:
     model, x = SD3Model(tiny_sd3()), random(1, 4, 8, 12)
     condition = model.condition(PROMPTS, 1.0)
     empty = SD3Model(StableDiffusion3Pipeline(**{**tiny_sd3().components, "text_encoder": None, "vae": None}))
+    mute = SD3Model(StableDiffusion3Pipeline(**{**tiny_sd3().components, "tokenizer_3": None}))
     assert model.multiple == 4
     refused: list[tuple[str, Callable[[], object]]] = [
         ("multiples of 4 pixels, got 18x16", lambda: model.encode(torch.rand(1, 3, 16, 18))),
@@ -252,7 +253,8 @@ def test_unfit_input_is_refused_in_one_sentence(tiny_sd3: Pipelines) -> None:
         ("at least one prompt", lambda: model.condition([], 1.0)),
         ("has 21 tokens and this model reads 16", lambda: model.condition(["a " * 20], 1.0)),
         ("guidance must be a finite number, got nan", lambda: model.condition(PROMPTS, math.nan)),
-        ("has no text encoders", lambda: empty.condition(PROMPTS, 1.0)),
+        ("lacks text encoders or tokenizers; load one", lambda: empty.condition(PROMPTS, 1.0)),
+        ("lacks text encoders or tokenizers; load one", lambda: mute.condition(PROMPTS, 1.0)),
         ("has no codec", lambda: empty.encode(torch.rand(1, 3, 16, 16))),
     ]
     for message, call in refused:
