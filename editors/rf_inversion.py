@@ -119,7 +119,7 @@ class RFInversion(Editor):
             v, i = plain(tick, x), down.steps - down.number(tick)
             if i not in pulled:
                 return v
-            eta = self.eta * (1.0 - i / down.steps) ** self.decay
+            eta = self.eta * math.pow(1.0 - i / down.steps, self.decay)
             return v + eta * ((x - request.latent) / tick.t - v)
 
         return velocity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ Velocities = Callable[[Tick, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SteerFlow(Editor):
-    """SteerFlow (Dao et al. 2026); published with the solver uni-inv, which generates by Euler.
+    """Dao et al. 2026 (arXiv 2604.01715); published with the solver uni-inv, which generates by Euler.
 
     Inverts under the source prompt and keeps every state X. On the way back, a step from t0 to t1 knows the source's velocity
     v_s = (X(t1) - X(t0)) / (t1 - t0), and follows v_s + m (1 - t1^alpha) cos(v_t, v_s) (v_t - v_s) with v_t the velocity under
@@ -80,7 +81,9 @@ class SteerFlow(Editor):
             v_source = (inverted[tick.t1] - inverted[tick.t0]) / (tick.t1 - tick.t0)
             v_target, v_mask = velocities(tick, x)
             mask = spread(self._mask(packed(v_mask - v_source, packing)), packing)
-            strength = (1.0 - tick.t1**self.alpha) * self._cosine(packed(v_target, packing), packed(v_source, packing))
+            strength = (1.0 - math.pow(tick.t1, self.alpha)) * self._cosine(
+                packed(v_target, packing), packed(v_source, packing)
+            )
             return v_source + mask * strength * (v_target - v_source)
 
         return velocity
