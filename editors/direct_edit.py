@@ -21,8 +21,8 @@ class DirectEdit(Editor):
     """Yang and Ye 2026 (arXiv 2605.02417), without its sharing of attention features.
 
     Inverts by Euler, z_b = z_a + h f(a, z_a | source) from a to b = a + h, and remembers d = z_b - z_a of every step. On the
-    way back, a step from b to a asks for the velocity where the inversion asked for it, shifted along: x - h f(a, x - d | target).
-    With equal prompts and guidances the source comes back up to rounding.
+    way back, a step from b to a asks for the velocity at the place where the inversion asked for it, moved along:
+    x - h f(a, x - d | target). With equal prompts and guidances the source comes back up to rounding.
     `told`: "low" tells the network the time a, as in the paper; "high" tells it b while it still sees a state of time a, in
     both directions, as the authors' codes do.
     The path is that of editing by inversion. With a mask, the way back returns outside of it to the states of the inversion.

@@ -81,10 +81,9 @@ class SteerFlow(Editor):
             v_source = (inverted[tick.t1] - inverted[tick.t0]) / (tick.t1 - tick.t0)
             v_target, v_mask = velocities(tick, x)
             mask = spread(self._mask(packed(v_mask - v_source, packing)), packing)
-            strength = (1.0 - math.pow(tick.t1, self.alpha)) * self._cosine(
-                packed(v_target, packing), packed(v_source, packing)
-            )
-            return v_source + mask * strength * (v_target - v_source)
+            agreement = self._cosine(packed(v_target, packing), packed(v_source, packing))
+            strength = (1.0 - math.pow(tick.t1, self.alpha)) * agreement * mask
+            return v_source + strength * (v_target - v_source)
 
         return velocity
 

@@ -22,7 +22,7 @@ def refuse_ends(solver: Solver[Any], method: str) -> None:
     """Raise ValueError if `solver` evaluates where a step ends: for fields that have no value at the end of a walk."""
     if 1.0 in _nodes(solver):
         raise ValueError(
-            f"{method} walks a field that has no value where its last step ends, and {type(solver).__name__} evaluates it there; "
+            f"the field of {method} has no value at the end of its last step, where {type(solver).__name__} evaluates it; "
             "use euler, midpoint, fireflow or another solver that does not"
         )
 
