@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from fe.cases.base import Case
 from fe.cases.scenes import ScenesCases
 from fe.editors.flowedit import FlowEdit
 from fe.editors.injection import Injection
@@ -45,6 +46,45 @@ def test_a_bfloat16_network_keeps_a_float32_state_on_the_gpu() -> None:
     )
     assert coarse.latents.dtype == torch.float32
     assert 0 < (fine.pictures - coarse.pictures).abs().mean() < 2e-2
+
+
+FULL = [("flux-dev", 1024), ("sd3.5-medium", 1024), ("2rf", 512)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "side"), FULL)
+def test_models_of_full_size_edit_and_say_what_it_costs(name: str, side: int) -> None:
+    """With random weights. `pytest -m gpu tests/test_machines.py -k full_size -s` prints the figures."""
+    model = load_model(name, Setup(device="cuda", dtype="bfloat16", weights="random"))
+    case = Case("noise", torch.rand(3, side, side, generator=torch.Generator().manual_seed(0)), "a cat", "a dog")
+    for what, editor, solver, steps in (("FlowEdit", FlowEdit(), Euler(), 28), ("FireFlow", Injection(), FireFlow(), 8)):
+        execute(model, editor, solver, 1, [case], seed=0)  # the first calls choose their kernels
+        outcome = execute(model, editor, solver, steps, [case], seed=0)
+        cost = outcome.cost
+        assert torch.isfinite(outcome.pictures).all()
+        assert cost.peak_bytes is not None
+        print(
+            f"\n{name} at {side}x{side}, random weights, bfloat16, {what}, {steps} steps, {torch.cuda.get_device_name()}: ",
+            end="",
+        )
+        print(f"{cost.calls} calls, {cost.rows} rows, {cost.seconds:.2f} s, {cost.peak_bytes / 1e9:.2f} GB at its peak")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "side"), FULL)
+@torch.inference_mode()
+def test_models_of_full_size_lose_little_in_bfloat16(name: str, side: int) -> None:
+    """The same random weights, in float32 and rounded."""
+    fine = load_model(name, Setup(device="cuda", weights="random"))
+    x = torch.randn(fine.encode(torch.zeros(1, 3, side, side)).shape, generator=torch.Generator().manual_seed(0)).cuda()
+    condition = fine.condition(["a cat"], 1.0)
+    expected = {t: fine.velocity(t, x, condition) for t in (0.1, 0.5, 0.9)}
+    fine.network.to(torch.bfloat16)
+    coarse = type(fine)(fine.pipeline)
+    for t, velocity in expected.items():
+        error = float((coarse.velocity(t, x, condition) - velocity).square().mean().sqrt() / velocity.square().mean().sqrt())
+        print(f"\n{name}: the velocity in bfloat16 is {error:.2%} off at t = {t}")
+        assert 0.0 < error < 0.1
 
 
 @pytest.fixture(scope="module", params=["flux-dev", "flux-schnell"])
