@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from fe.models.base import Model
 from fe.models.flux import FluxCondition, FluxModel
 from fe.models.guidance import GuidedCondition
 from fe.models.sd3 import SD3Model
+from fe.ode import TimeGrid
 from fe.scenes.text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -304,6 +307,59 @@ def tiny_sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sd3") / "tiny"
     build_tiny_sd3().save_pretrained(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class ConstantCondition:
+    """The velocity of every row (B, C, h, w)."""
+
+    velocities: Tensor
+
+    def __len__(self) -> int:
+        return len(self.velocities)
+
+    def joined(self, other: ConstantCondition) -> ConstantCondition:
+        return ConstantCondition(torch.cat((self.velocities, other.velocities)))
+
+
+class ConstantModel(Model[ConstantCondition]):  # type: ignore[misc, type-arg]
+    """Every prompt names a velocity (C, h, w) that is the same at all times and states, so that every solver is exact and what
+    an editor must give can be said in closed form."""
+
+    multiple = 1
+
+    def __init__(self, velocities: dict[str, Tensor], packing: int) -> None:
+        self.network = nn.Identity()
+        self.velocities, self._packing = velocities, packing
+
+    @property
+    def packing(self) -> int:
+        return self._packing
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return pictures
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def condition(self, prompts: Sequence[str], guidance: float) -> ConstantCondition:
+        return ConstantCondition(torch.stack([self.velocities[prompt] for prompt in prompts]))
+
+    def velocity(self, t: float | Tensor, x: Tensor, condition: ConstantCondition) -> Tensor:
+        velocities: Tensor = self.network(condition.velocities).to(x)
+        return velocities
+
+    def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
+        return TimeGrid.uniform(steps)
+
+    def points(self) -> dict[Any, nn.Module]:
+        return {}
+
+
+@pytest.fixture
+def constant_model() -> Callable[..., ConstantModel]:
+    """`constant_model(velocities by prompt, packing=1)`: see ConstantModel."""
+    return lambda velocities, packing=1: ConstantModel(velocities, packing)
 
 
 @pytest.fixture(scope="session")
