@@ -21,6 +21,7 @@ from .grids import check_scheduler, scheduler_grid
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
 from .pictures import decode_latents, encode_pictures
 from .pipelines import PipelineLoader
+from .preparing import compiled_whole
 from .prompts import check_tokens, check_words, encode_each
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class FluxModel(Model[FluxCondition]):
         return bool(self.pipeline.transformer.config.guidance_embeds)
 
     @property
+    def text_tokens(self) -> int:
+        """How many tokens T5 is given to read; shorter prompts are padded."""
+        longest, tokenizer = 512 if self.guided else 256, self.pipeline.tokenizer_2  # as the two models were trained
+        return longest if tokenizer is None else min(longest, tokenizer.model_max_length)  # padding further would only cost
+
+    @property
     def multiple(self) -> int:
         return int(self.pipeline.vae_scale_factor) * 2
 
@@ -120,8 +127,7 @@ class FluxModel(Model[FluxCondition]):
             check_words(prompts, self.vocabulary)
         if self.pipeline.text_encoder is None or self.pipeline.text_encoder_2 is None:
             raise ValueError("this pipeline has no text encoders; load one that has, or make a FluxCondition from embeddings")
-        longest = 512 if self.guided else 256  # as the two models were trained
-        length = min(longest, self.pipeline.tokenizer_2.model_max_length)  # padding further would only cost
+        length = self.text_tokens
         check_tokens(self.pipeline.tokenizer_2, prompts, length)
         check_tokens(self.pipeline.tokenizer, prompts, None)  # the pooled embedding is of a long prompt's beginning
 
@@ -176,6 +182,13 @@ class FluxModel(Model[FluxCondition]):
                 found.update({Point(stream, index, part): module for part, module in parts.items()})
         return found
 
+    def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
+        config, (height, width) = self.pipeline.transformer.config, latent_shape[-2:]
+        places = (height // 2) * (width // 2)
+        tokens = {"joint": places, "single": places + self.text_tokens}
+        size = config.num_attention_heads * config.attention_head_dim * self.dtype.itemsize
+        return {point: tokens[point.stream] * size for point in self.points()}
+
     def _check(self, x: Tensor) -> tuple[int, int, int]:
         channels = self.pipeline.transformer.config.in_channels // 4
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % 2 or x.shape[3] % 2:
@@ -184,10 +197,16 @@ class FluxModel(Model[FluxCondition]):
 
     @contextmanager
     def _exact(self, times: Tensor, guidance: Tensor | None) -> Iterator[None]:
-        """Inside, the time embedding is fed float32 numbers instead of what the transformer made of them in its own dtype."""
+        """Inside, the time embedding is fed float32 numbers instead of what the transformer made of them in its own dtype.
+        Raises ValueError where that would be left out without a word."""
         if self.dtype in (torch.float32, torch.float64) or not self.exact_time:
             yield
             return
+        if compiled_whole(self.network):
+            raise ValueError(
+                "a transformer that was compiled as a whole cannot be fed exact times; compile its blocks "
+                "(compile_repeated_blocks()), or pass exact_time=False"
+            )
         scales = [times * 1000.0] if guidance is None else [times * 1000.0, guidance * 1000.0]
 
         def feed(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -25,6 +25,8 @@ from .prompts import check_tokens, encode_each
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+PARTS: Final[tuple[Part, ...]] = ("q", "k", "v")
+
 
 class UNetModel(Model[GuidedCondition]):
     """The UNet, codec and text encoder of `pipeline`, on the device and in the dtypes that they have now.
@@ -93,18 +95,29 @@ class UNetModel(Model[GuidedCondition]):
         """q, k and v (B, L, heads * head size) of every self-attention, as "self" blocks in the order in which they run; L is
         the number of places at that depth of the UNet. Raises ValueError if the projections are fused."""
         found: dict[Point, nn.Module] = {}
-        for index, attention in enumerate(self._self_attentions()):
+        for index, (_, attention) in enumerate(self._self_attentions()):
             if _fused(attention):
                 raise ValueError("attention points need separate projections; call unfuse_qkv_projections() first")
             parts: dict[Part, nn.Module] = {"q": attention.to_q, "k": attention.to_k, "v": attention.to_v}
             found.update({Point("self", index, part): module for part, module in parts.items()})
         return found
 
-    def _self_attentions(self) -> Iterator[Any]:
+    def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
+        found: dict[Point, int] = {}
+        for index, (halvings, attention) in enumerate(self._self_attentions()):
+            height, width = (-(-side // 2**halvings) for side in latent_shape[-2:])
+            size = height * width * attention.inner_dim * self.dtype.itemsize
+            found.update({Point("self", index, part): size for part in PARTS})
+        return found
+
+    def _self_attentions(self) -> Iterator[tuple[int, Any]]:
+        """Each with how often the latents were halved on the way to it."""
         unet = self.pipeline.unet
-        for stage in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):  # not the order in which the UNet registers them
+        down, up = enumerate(unet.down_blocks), zip(reversed(range(len(unet.up_blocks))), unet.up_blocks, strict=True)
+        middle = (len(unet.down_blocks) - 1, unet.mid_block)
+        for halvings, stage in (*down, middle, *up):  # not the order in which the UNet registers them
             if stage is not None:
-                yield from (module for name, module in stage.named_modules() if name.endswith("attn1"))
+                yield from ((halvings, module) for name, module in stage.named_modules() if name.endswith("attn1"))
 
     def _encode(self, prompts: list[str]) -> Sequence[Tensor]:
         """The embedding of each prompt."""

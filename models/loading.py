@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .base import Setup
+from .preparing import placed
 
 INDEX: Final = "model_index.json"
 FLOW_SCHEDULERS: Final = ("diffusers:FlowMatchEulerDiscreteScheduler",)
@@ -67,7 +68,7 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
                 parts[name] = _resolve(target).from_pretrained(source, subfolder=name, local_files_only=setup.local_only)
         pipeline = getattr(diffusers, layout.pipelines[0])(**parts)
     check_tokenizers(pipeline, source)
-    return pipeline.to(setup.device)
+    return placed(pipeline, setup)
 
 
 def read_index(source: str, local_only: bool) -> dict[str, Any]:
@@ -141,9 +142,10 @@ def check_tokenizers(pipeline: Any, source: str) -> None:
         encoder = parts.get(name.replace("tokenizer", "text_encoder"))
         if not name.startswith("tokenizer") or parts[name] is None or encoder is None:
             continue
-        if len(parts[name]) < encoder.config.vocab_size // 2:
+        wanted = encoder.config.get_text_config().vocab_size
+        if len(parts[name]) < wanted // 2:
             raise ValueError(
-                f"a tokenizer of the model {source!r} knows {len(parts[name])} of {encoder.config.vocab_size} tokens; "
+                f"a tokenizer of the model {source!r} knows {len(parts[name])} of {wanted} tokens; "
                 "its vocabulary file is missing, fetch the model again"
             )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar, final
 
 from .architectures import ARCHITECTURES
 from .base import Loader, Model, Setup
 from .loading import Layout, load_pipeline
+from .preparing import finished, placed
 
 
 class PipelineLoader(Loader):
@@ -24,7 +26,7 @@ class PipelineLoader(Loader):
             raise ValueError(f"{type(self).__name__} needs a folder or hub id: write KIND:FOLDER or KIND:OWNER/NAME")
         if setup.weights == "random":
             return self._random(where, setup)
-        return self.wrap(load_pipeline(self.layout, where, setup))
+        return finished(self.wrap(load_pipeline(self.layout, where, setup)), setup)
 
     def _random(self, where: str, setup: Setup) -> Model[Any]:
         fitting = [name for name, architecture in ARCHITECTURES.items() if architecture.pipeline in self.layout.pipelines]
@@ -32,9 +34,11 @@ class PipelineLoader(Loader):
             raise ValueError(f"random weights fill a published architecture, {' or '.join(fitting)}; got {where!r}")
         from .random_weights import random_pipeline  # brings in transformers
 
-        model = self.wrap(random_pipeline(ARCHITECTURES[where], self.layout, setup))
+        smaller = setup.low_memory or setup.quantise != "none"  # it may not fit the device before that
+        built = replace(setup, device="cpu") if smaller else setup
+        model = self.wrap(placed(random_pipeline(ARCHITECTURES[where], self.layout, built), setup))
         model.trained = False
-        return model
+        return finished(model, setup)
 
     @abstractmethod
     def wrap(self, pipeline: Any) -> Model[Any]:

@@ -13,6 +13,7 @@ from ..scenes.render import SIZE
 from .base import Loader, Setup
 from .flux import LAYOUT, FluxModel
 from .loading import load_pipeline
+from .preparing import finished, placed
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -26,7 +27,7 @@ class ScenesLoader(Loader):
     def load(self, source: str | None, setup: Setup) -> FluxModel:
         if setup.weights == "random":
             return _random(source, setup)
-        return _model(load_pipeline(LAYOUT, source or _shipped(), setup))
+        return finished(_model(load_pipeline(LAYOUT, source or _shipped(), setup)), setup)
 
 
 def random_scenes(seed: int) -> FluxModel:
@@ -47,9 +48,9 @@ def _random(source: str | None, setup: Setup) -> FluxModel:
         raise ValueError(f"random weights take the shipped model's shape, and {source!r} has its own; name scenes alone")
     pipeline = random_scenes(0).pipeline
     pipeline.transformer.to(setup.torch_dtype)
-    model = _model(pipeline.to(setup.device))
+    model = _model(placed(pipeline, setup))
     model.trained = False
-    return model
+    return finished(model, setup)
 
 
 def _model(pipeline: FluxPipeline) -> FluxModel:

@@ -119,6 +119,12 @@ class SD3Model(Model[GuidedCondition]):
                 found.update({Point(stream, index, part): module for part, module in parts.items()})
         return found
 
+    def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
+        config, (height, width) = self.pipeline.transformer.config, latent_shape[-2:]
+        tokens = (height // config.patch_size) * (width // config.patch_size)
+        size = config.num_attention_heads * config.attention_head_dim * self.dtype.itemsize
+        return dict.fromkeys(self.points(), tokens * size)
+
     def _encode(self, prompts: list[str]) -> Sequence[Tensor]:
         """The joint and the pooled embedding of each prompt."""
         pipeline = self.pipeline
