@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..options import check, option
@@ -46,9 +48,13 @@ class SDEdit(Editor):
         if steps == 0:
             return Edit(latent, (latent,) if keep_path else ())
         target, knots = model.field(model.condition(request.target, self.target_guidance)), grid.truncated(steps)
-        added = noise(steps) - latent
-        noisy = latent + knots.times[0] * added
-        walked = walk_inside(solver.generator, target, noisy, knots, request.mask, lambda t: latent + t * added)
-        result, states = followed(noisy, walked, keep_path)
-        path = tuple(x - t * added for t, x in zip(knots.times, states, strict=False))
+        draw = noise(steps)
+
+        def noised(t: float) -> Tensor:
+            return (1.0 - t) * latent + t * draw
+
+        start = noised(knots.times[0])
+        walked = walk_inside(solver.generator, target, start, knots, request.mask, noised)
+        result, states = followed(start, walked, keep_path)
+        path = tuple(x - t * (draw - latent) for t, x in zip(knots.times, states, strict=False))
         return Edit(result.x, path if keep_path else ())
