@@ -161,6 +161,7 @@ MODELS = Table(
         "instaflow": "models.instaflow:InstaFlowLoader",
         "2rf": "models.instaflow:RectifiedFlow2Loader",
         "sd15": "models.instaflow:SD15Loader",
+        "diffusers": "models.driven:DiffusersLoader",
     },
 )
 METRICS = Table(
