@@ -132,7 +132,7 @@ def test_a_window_is_as_if_the_later_sweeps_had_not_been() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"sweeps": 1}, {"n_max": 7, "average_to": 0}])
-def test_it_is_inversion_by_fixed_point_and_generation_by_euler(options: dict[str, int]) -> None:
+def test_it_is_inversion_by_fixed_point_and_generation_by_euler(options: dict[str, Any]) -> None:
     editor = replace(PLAIN, **options)
     solver = FixedPoint(editor.sweeps, editor.average_from, editor.average_to)
     other, _ = run(
@@ -205,7 +205,7 @@ def test_other_solvers_are_refused_in_the_dry_run(solver: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"sweeps": 0}, {"average_from": -1}, {"average_to": -1}, {"n_max": 0}])
-def test_options_out_of_range(options: dict[str, int]) -> None:
+def test_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"FTEdit.{next(iter(options))} must be at least"):
         FTEdit(**options)
     if "n_max" not in options:
