@@ -17,6 +17,7 @@ from torch import nn
 
 from .base import Setup
 from .preparing import placed
+from .schedules import check_flow
 
 INDEX: Final = "model_index.json"
 FLOW_SCHEDULERS: Final = ("diffusers:FlowMatchEulerDiscreteScheduler",)
@@ -50,6 +51,7 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
     index = read_index(source, setup.local_only)
     kind = index.get("_class_name")
     if kind not in layout.pipelines:
+        check_flow(index, source)  # the reason that counts more
         raise ValueError(
             f"the model {source!r} is of class {kind!r}, which this adapter cannot drive; it needs {layout.pipelines[0]!r}"
         )

@@ -34,12 +34,17 @@ def check_tokens(tokenizer: Any, prompts: Sequence[str], longest: int | None) ->
         ids = tokenizer(prompt).input_ids
         if longest is not None and len(ids) > longest:
             raise ValueError(f"the prompt {prompt!r} has {len(ids)} tokens and this model reads {longest}; shorten it")
-        words = set(tokenizer(prompt, add_special_tokens=False).input_ids)
-        if prompt.strip() and unknown is not None and words == {unknown}:
+        read = set(tokenizer(prompt, add_special_tokens=False).input_ids)
+        if unknown in read and not any(_is_word(tokenizer.decode([token])) for token in read - {unknown}):
             raise ValueError(
                 f"the model's tokenizer knows no word of the prompt {prompt!r}; its vocabulary is damaged or of another "
                 "language, fetch the model again or use its own words"
             )
+
+
+def _is_word(text: str) -> bool:
+    """Rather than punctuation, or the mark that T5 puts before every word that it does not know."""
+    return any(letter.isalnum() for letter in text)
 
 
 def encode_each(prompts: Sequence[str], encode: Callable[[list[str]], Sequence[Tensor]]) -> tuple[Tensor, ...]:
