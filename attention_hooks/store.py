@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..ode import Tick
 from .base import AttentionHook, Point
+from .host import OnHost
 
 How = Literal["replace", "add"]
 Kind = Literal["knot", "midpoint"]
@@ -49,14 +50,17 @@ class Visits:
 
 @dataclass(frozen=True, eq=False)
 class FeatureStore(Mapping[Slot, Tensor]):
-    """Features of one run, by slot, kept on the device they were met on. A stored feature is a copy: nothing that the
-    network does afterwards changes it."""
+    """Features of one run, by slot, kept on the device they were met on, or with `host` in the host's memory, from where they
+    come back to that device when they are asked for. A stored feature is a copy: nothing that the network does afterwards
+    changes it."""
 
-    _features: dict[Slot, Tensor] = field(default_factory=dict, repr=False)
-    _visits: Visits = field(default_factory=Visits, repr=False)
+    host: bool = False
+    _features: dict[Slot, Tensor | OnHost] = field(default_factory=dict, init=False, repr=False)
+    _visits: Visits = field(default_factory=Visits, init=False, repr=False)
 
     def __getitem__(self, slot: Slot) -> Tensor:
-        return self._features[slot]
+        feature = self._features[slot]
+        return feature.back() if isinstance(feature, OnHost) else feature
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._features)
@@ -67,11 +71,14 @@ class FeatureStore(Mapping[Slot, Tensor]):
     @property
     def bytes(self) -> int:
         """Memory that the stored features take."""
-        return sum(feature.nbytes for feature in self._features.values())
+        kept = (feature.copy if isinstance(feature, OnHost) else feature for feature in self._features.values())
+        return sum(feature.nbytes for feature in kept)
 
     def record(self, at: Tick, point: Point, value: Tensor) -> None:
         """Keep a copy of `value` (rows first)."""
-        self._features[self._visits.next(at, point)] = value.detach().clone()
+        feature = value.detach().clone()
+        moved = self.host and feature.is_cuda  # on a CPU it is in the host's memory already
+        self._features[self._visits.next(at, point)] = OnHost.of(feature) if moved else feature
 
 
 @dataclass(frozen=True)

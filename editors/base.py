@@ -83,6 +83,11 @@ class Editor(ABC):
 
     takes_mask: ClassVar[bool] = False
 
+    def budget(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> str:
+        """What an edit of those latents (B, ...) will keep in memory besides its states, as a phrase ("keeps ...", or
+        "" where that is nothing worth saying). Raises as `edit` does."""
+        return ""
+
     @abstractmethod
     def edit(
         self,
@@ -94,5 +99,5 @@ class Editor(ABC):
         *,
         keep_path: bool = False,
     ) -> Edit:
-        """Edit every row of `request`. `grid` falls from the noise end to 0. Raises ValueError if the options do not fit the grid
-        or the model (LookupError if a wanted attention point does not exist)."""
+        """Edit every row of `request`. `grid` falls from the noise end to 0. Raises ValueError if the options do not fit the
+        grid or the model (LookupError if a wanted attention point does not exist)."""

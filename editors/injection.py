@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..options import OptionError, check, option
 from ..solvers.base import Solver, walk
 from .base import Edit, Editor, Noise, Request
+from .kept import Kept
 from .path import followed, noise_free, walk_inside
 from .transfer import Change, InBatch, Stored, Transfer, switched
 
@@ -77,7 +80,8 @@ class Injection(Editor):
         target = model.condition(request.target, self.target_guidance)
         inverting, generating = model.field(source), model.field(target)
         chosen = frozenset((t1, t0) for t0, t1 in list(grid.intervals())[: self.inject])
-        transfer = MEMORIES[self.memory](model, source, target, self._changes(model) if chosen else ())
+        host = self._kept(model, solver, grid, request.latent).on_host(model, request.latent.device) if chosen else False
+        transfer = MEMORIES[self.memory](model, source, target, self._changes(model) if chosen else (), host)
         if chosen:
             inverting = switched(inverting, transfer.recording(), chosen)
             generating = switched(generating, transfer.injecting(), chosen)
@@ -87,6 +91,21 @@ class Injection(Editor):
         walked = walk_inside(solver.generator, generating, noisy.x, grid, mask, inverted.__getitem__)
         result, down = followed(noisy.x, walked, keep_path)
         return Edit(result.x, noise_free(up, down) if keep_path else (), transfer.counts())
+
+    def budget(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> str:
+        if self.memory != "stored" or self.inject == 0:
+            return ""
+        return self._kept(model, solver, grid, latent).said(model, latent.device)
+
+    def _kept(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> Kept:
+        """What is recorded: each changed feature of each row, once for every evaluation of the solver in the injected steps,
+        which the inversion walks last."""
+        each = model.feature_bytes(latent.shape)
+        points = {point for change in self._changes(model) for point in change.points}
+        steps = min(self.inject, grid.steps)
+        evaluations = solver.nfe(grid.steps) - (solver.nfe(grid.steps - steps) if steps < grid.steps else 0)
+        size = len(latent) * evaluations * sum(each.get(point, 0) for point in points)
+        return Kept(size, len({(point.stream, point.block) for point in points}), steps)
 
     def _changes(self, model: Model[Any]) -> list[Change]:
         """The strategy in terms of the model's own points; what replaces comes before what adds, as in the public codes."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -36,12 +37,14 @@ def switched(plain: Field, special: Field, intervals: Collection[tuple[float, fl
 
 @dataclass(frozen=True)
 class Transfer(ABC):
-    """One edit's transfer of features, from evaluations under `source` to evaluations under `target`. Made anew for each."""
+    """One edit's transfer of features, from evaluations under `source` to evaluations under `target`. Made anew for each.
+    `host`: keep features in the host's memory, not on the device."""
 
     model: Model[Any]
     source: Condition
     target: Condition
     changes: Sequence[Change]
+    host: bool
 
     @abstractmethod
     def recording(self) -> Field:
@@ -64,8 +67,11 @@ class Transfer(ABC):
 class Stored(Transfer):
     """Keeps the features themselves."""
 
-    _store: FeatureStore = field(default_factory=FeatureStore, init=False)
     _hooks: list[Inject] = field(default_factory=list, init=False)
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        return FeatureStore(self.host)
 
     def recording(self) -> Field:
         owners = self.model.calls(self.source)[0]
