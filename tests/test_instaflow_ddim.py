@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 Pipelines = Callable[..., StableDiffusionPipeline]
 PROMPTS = ("a large red star", "a small blue ring")
-LAID = [("leading", 1), ("leading", 7), ("leading", 50), ("trailing", 1), ("trailing", 8)]
+LAID = [("leading", 1), ("leading", 7), ("leading", 20), ("trailing", 1), ("trailing", 8)]
 TYPES = {"epsilon": "epsilon", "v-vp": "v_prediction"}
 
 
@@ -56,7 +56,7 @@ def model_and_pipeline(tiny_unet: Pipelines, predicts: str, spacing: str, dtype:
 
 @pytest.mark.parametrize("predicts", TYPES)
 @pytest.mark.parametrize(
-    ("spacing", "steps"), [("leading", 1), ("leading", 7), ("leading", 50), ("trailing", 1), ("trailing", 8)]
+    ("spacing", "steps"), [("leading", 1), ("leading", 7), ("leading", 20), ("trailing", 1), ("trailing", 8)]
 )
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_euler_is_the_pipelines_own_ddim(
@@ -104,12 +104,12 @@ def test_euler_upwards_is_ddim_inversion(predicts: str, steps: int, tiny_unet: P
     torch.testing.assert_close(inverted, state * (1.0 - last) / signal, atol=1e-10, rtol=1e-10)
 
 
-def test_there_and_back_is_nearly_the_same_with_many_steps(tiny_unet: Pipelines) -> None:
-    """A smooth field: the first-order round trip halves its error as the steps double."""
+def test_ddim_inversion_comes_back_to_first_order(tiny_unet: Pipelines) -> None:
+    """On a smooth field the round trip by Euler steps halves its error as they double."""
     model, _ = model_and_pipeline(tiny_unet, "v-vp", "leading", torch.float64)
     field, image = model.field(model.condition(PROMPTS, 1.0)), random(2, 4, 8, 12)
     errors = []
-    for steps in (40, 80):
+    for steps in (20, 40):
         grid = model.grid(steps, image.shape)
         noisy = integrate(Euler(), field, image, grid.reversed()).x
         errors.append(float((integrate(Euler(), field, noisy, grid).x - image).square().mean().sqrt()))
@@ -156,7 +156,8 @@ def test_grids(tiny_unet: Pipelines) -> None:
     falling = UNetModel(pipeline, predicts="epsilon").grid(20, (1, 4, 8, 8))
     alpha = float(DDIMScheduler.from_config(pipeline.scheduler.config).alphas_cumprod[951])
     first = math.sqrt(1 - alpha) / (math.sqrt(alpha) + math.sqrt(1 - alpha))
-    assert (falling.times[0], falling.times[-1], falling.steps) == (pytest.approx(first), 0.0, 20)
+    assert falling.times[0] == pytest.approx(first)
+    assert (falling.times[-1], falling.steps) == (0.0, 20)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     assert UNetModel(pipeline, predicts="epsilon").grid(4, (1, 4, 8, 8)).times[0] == pytest.approx(0.936, abs=1e-4)
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config, timestep_spacing="linspace")
