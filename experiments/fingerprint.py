@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..cases.base import Case
 from ..models.base import Model
@@ -27,11 +30,26 @@ def hash_model(model: Model[Any]) -> str:
     """A hash of the network's layout and of up to 64 evenly spread values of every weight: it costs little even for
     twelve thousand million weights, and every training step changes it."""
     digest = sha256()
-    for name, tensor in sorted(model.network.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
+    for name, tensor in sorted(_plain(model.network.state_dict())):
+        if tensor.is_meta:
+            raise ValueError(
+                "the network's weights are offloaded piece by piece, so a comparison cannot tell them from others; "
+                "use enable_model_cpu_offload(), or a smaller model"
+            )
+        flat = tensor.reshape(-1)
         picked = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].to("cpu", torch.float32)
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode() + picked.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors by name, quantised ones as the plain tensors that they are made of."""
+    for name, tensor in tensors.items():
+        if is_traceable_wrapper_subclass(tensor):
+            inner = {part: getattr(tensor, part) for part in tensor.__tensor_flatten__()[0]}
+            yield from _plain({f"{name}.{part}": value for part, value in inner.items()})
+        else:
+            yield name, tensor.detach()
 
 
 def hash_case(case: Case) -> str:

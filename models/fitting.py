@@ -21,7 +21,8 @@ def fitting(work: Callable[[], Made], setup: Setup | None, further: Sequence[str
         return work()
     except torch.OutOfMemoryError:
         pass  # this fault holds all that was on the stack; whoever tries something smaller next needs that memory
-    raise ValueError(f"out of GPU memory{_used()}; try {' or '.join([*_smaller(setup), *further])}")
+    ways = [*_smaller(setup), *further]
+    raise ValueError(f"out of GPU memory{_used()}; " + (f"try {' or '.join(ways)}" if ways else "a larger GPU would do"))
 
 
 def _used() -> str:

@@ -7,6 +7,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -69,11 +70,13 @@ class PatchCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ha
         patches = torch.einsum("kp,bkhw->bphw", self.basis, coefficients) + self.mean[:, None, None]
         return functional.pixel_shuffle(patches, PATCH)
 
+    @apply_forward_hook  # type: ignore[untyped-decorator]  # an offloaded codec comes to the device first
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[PatchLatents]:
         """`latents` as diffusers asks for them: `encode(x).latent_dist.mode()`."""
         found = PatchLatents(self.latents(x))
         return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)
 
+    @apply_forward_hook  # type: ignore[untyped-decorator]
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[Tensor]:
