@@ -8,6 +8,12 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "load_model": "api",
+    "edit": "api",
+    "invert": "api",
+    "reconstruct": "api",
+    "generate": "api",
+    "compare": "api",
     "Tick": "ode",
     "TimeGrid": "ode",
     "SOLVERS": "registry",

@@ -52,8 +52,13 @@ def read(path: Path) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large files; the limits below are ours
         with _opened(path) as image:
-            _bounded(path, *image.size)
-            return _loaded(path, image)
+            return of_image(image, repr(str(path)))
+
+
+def of_image(image: Image.Image, name: str = "the picture") -> Picture:
+    """The same of an image that is open already, called `name` in what is said of it. The image itself is left as it is."""
+    _bounded(name, *image.size)
+    return _loaded(name, image)
 
 
 def _opened(path: Path) -> ImageFile.ImageFile:
@@ -69,39 +74,40 @@ def _opened(path: Path) -> ImageFile.ImageFile:
         raise ValueError(f"{str(path)!r} is damaged and cannot be read ({fault})") from None
 
 
-def _bounded(path: Path, width: int, height: int) -> None:
+def _bounded(name: str, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise ValueError(f"{str(path)!r} is {width}x{height}; at most {MOST_PIXELS:,} pixels are read, make it smaller")
+        raise ValueError(f"{name} is {width}x{height}; at most {MOST_PIXELS:,} pixels are read, make it smaller")
     if max(width, height) > MOST_ELONGATED * min(width, height):
-        raise ValueError(f"{str(path)!r} is {width}x{height}; a side may be at most {MOST_ELONGATED} times the other, crop it")
+        raise ValueError(f"{name} is {width}x{height}; a side may be at most {MOST_ELONGATED} times the other, crop it")
 
 
-def _loaded(path: Path, image: ImageFile.ImageFile) -> Picture:
+def _loaded(name: str, image: Image.Image) -> Picture:
     notes = []
-    deep = any(";16" in str(tile[3]) for tile in image.tile)  # Pillow reads 16-bit colour as 8-bit by itself
+    opened = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    deep = any(";16" in str(tile[3]) for tile in opened)  # Pillow reads 16-bit colour as 8-bit by itself
     try:
         frames = getattr(image, "n_frames", 1)  # Pillow has the attribute only on formats that can hold several
         orientation = image.getexif().get(_ORIENTATION, 1)
         image.load()
         upright = ImageOps.exif_transpose(image)
     except _BROKEN as fault:
-        raise ValueError(f"{str(path)!r} is cut short or damaged ({fault})") from None
+        raise ValueError(f"{name} is cut short or damaged ({fault})") from None
     if frames > 1:
         notes.append(f"has {frames} frames, the first is used")
     if orientation in range(2, 9):
         notes.append("turned upright as its EXIF data say")
     if deep and not upright.mode.startswith("I"):
         notes.append("16 bits a channel scaled to 8")
-    pixels, said = _pixels(path, upright)
+    pixels, said = _pixels(name, upright)
     return Picture(pixels, (*notes, *said))
 
 
-def _pixels(path: Path, image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
+def _pixels(name: str, image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
     """(3, H, W) in [0, 1] and what was done, for every mode that Pillow knows and that has a meaning on a screen."""
     if image.mode.startswith("I"):
-        return _grey(path, image)
+        return _grey(name, image)
     if image.mode in ("F", "LAB"):
-        raise ValueError(f"{str(path)!r} is stored as {image.mode}, which has no agreed range; save it as PNG or JPEG")
+        raise ValueError(f"{name} is stored as {image.mode}, which has no agreed range; save it as PNG or JPEG")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         page = Image.new("RGBA", layered.size, "white")
@@ -110,10 +116,10 @@ def _pixels(path: Path, image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
     return _tensor(image.convert("RGB")), said
 
 
-def _grey(path: Path, image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
+def _grey(name: str, image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
     values = np.asarray(image).astype(np.float64)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{str(path)!r} holds whole numbers beyond 16 bits; save it as an 8-bit or 16-bit picture")
+        raise ValueError(f"{name} holds whole numbers beyond 16 bits; save it as an 8-bit or 16-bit picture")
     grey = torch.from_numpy((values / 65535.0).astype(np.float32))
     return grey.expand(3, *grey.shape).contiguous(), ("16-bit greyscale scaled to [0, 1]",)
 
@@ -164,8 +170,13 @@ def _cropped(picture: Picture, height: int, width: int) -> Picture:
 
 def write(pixels: Tensor, path: Path) -> None:
     """Write (3, H, W) in [0, 1] as an 8-bit PNG: the whole file or none. Raises OSError if the folder cannot be written."""
+    put(to_image(pixels), path)
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """(3, H, W) in [0, 1] as an 8-bit Pillow image."""
     values = (pixels.detach().float().cpu().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    put(Image.fromarray(values.permute(1, 2, 0).numpy()), path)
+    return Image.fromarray(values.permute(1, 2, 0).numpy())
 
 
 def put(image: Image.Image, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..registry import SOLVERS
-from .kinds import Name, Setting, grouped
+from .kinds import Name, Setting, as_options
 
 
 class SolverName(Name):
@@ -28,14 +28,14 @@ def check(ctx: click.Context, solver: str, settings: tuple[tuple[str, str, str],
 
     Exit code 0 if everything holds, 1 if something does not, 2 if there is no such solver.
     """
-    options = grouped(settings, [solver])
     import torch
 
     from ..experiments.names import build_solver
+    from ..options import by_name
     from ..solvers.conformance import examine
     from .screen import show, working
 
-    built = build_solver(solver, options[solver])
+    built = build_solver(solver, by_name(as_options(settings), [solver])[solver])
     torch.set_num_threads(1)  # the tensors are tiny: several threads would only wait for each other
     with working(f"examining {solver}"):
         findings = examine(built)

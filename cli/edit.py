@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from ..registry import EDITORS
-from .kinds import Folder, Name, grouped
-from .shared import (
-    Wanted,
-    model_options,
-    seed_option,
-    set_option,
-    side_option,
-    solver_option,
-    steps_option,
-)
+from ..registry import EDITORS, SOLVERS
+from .kinds import Folder, Name, PresetName, as_options
+from .shared import Wanted, gathered, model_options, seed_option, set_option, side_option
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from ..editors.base import Editor
-    from ..experiments.execute import Outcome
+    from ..experiments.methods import Way
+    from ..experiments.subjects import Subject
     from ..models.base import Model
-    from ..solvers.base import Solver
-    from .subjects import Subject
 
-MOST_SHOWN = 9
-"""States in a strip."""
+
+@dataclass(frozen=True)
+class Flags:
+    """How to edit, as it came from the command line."""
+
+    editor: str | None
+    solver: str | None
+    steps: int | None
+    preset: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all pictures."""
+
+    seed: int
+    side: int | None
+    mask: Path | None
+    out: Path
+    keep_path: bool
+    save_latents: bool
+
+
+FLAGS = (
+    click.option("--editor", type=Name(EDITORS), help="What to walk. [default: flowedit]"),
+    click.option("--solver", type=Name(SOLVERS), help="How to walk. [default: euler]"),
+    click.option("--steps", type=click.IntRange(1, 10_000), help="Steps of the time grid. [default: 28]"),
+    click.option("--preset", type=PresetName(), help="A method as published (fe list presets); other options go before it."),
+)
+JOB = (
+    seed_option,
+    side_option,
+    click.option("--mask", type=click.Path(path_type=Path), help="A picture: white where the picture may change."),
+    click.option("--out", type=Folder(), default="results/edit", help="Folder of the results."),
+    click.option("--path", "keep_path", is_flag=True, help="Also write a strip of pictures from the source to the result."),
+    click.option("--save-latents", is_flag=True, help="Also write the edited latent, beside the picture."),
+)
 
 
 @click.command()
@@ -40,31 +62,17 @@ MOST_SHOWN = 9
 @click.option("--source", help="What the picture shows.")
 @click.option("--target", help="What it should show.")
 @model_options
-@click.option("--editor", type=Name(EDITORS), default="flowedit", help="What to walk.")
-@solver_option
-@steps_option
+@gathered("flags", Flags, FLAGS)
 @set_option
-@click.option("--preset", help="Editor, solver and steps as their authors publish them (see fe list presets).")
-@seed_option
-@side_option
-@click.option("--out", type=Folder(), default="results/edit", help="Folder of the results.")
-@click.option("--path", "keep_path", is_flag=True, help="Also write a strip of the noise-free states from source to result.")
-@click.pass_context
+@gathered("job", Job, JOB)
 def edit(
-    ctx: click.Context,
     picture: str,
     source: str | None,
     target: str | None,
     wanted: Wanted,
-    editor: str,
-    solver: str,
-    steps: int,
+    flags: Flags,
     settings: tuple[tuple[str, str, str], ...],
-    preset: str | None,
-    seed: int,
-    side: int | None,
-    out: Path,
-    keep_path: bool,
+    job: Job,
 ) -> None:
     """Edit PICTURE: a file, a folder of pictures, or a case that ships with the package, such as scenes:7.
 
@@ -74,81 +82,24 @@ def edit(
     \b
     fe edit scenes:7 --path
     fe edit cat.jpg --source "a cat" --target "a dog" --model flux-dev --dtype bfloat16 --side 1024
+    fe edit cat.jpg --source "a cat" --target "a dog" --model flux-dev --preset fireflow@paper-8 --steps 12
     """
-    if preset is None:
-        options = grouped(settings, [editor, solver, "model"])
-        method = _built(editor, solver, steps, options)
-    else:
-        _refuse_beside_preset(ctx)
-        options = grouped((), ["model"])
-        method = _published(preset)
-    from .subjects import need_prompt, subjects
-
-    listed = [
-        replace(
-            subject,
-            source=need_prompt(source, subject.source, "--source"),
-            target=need_prompt(target, subject.target, "--target"),
-        )
-        for subject in subjects(picture)
-    ]
-    _edit_all(Job(method, seed, side, out, keep_path), listed, wanted, options["model"])
-
-
-@dataclass(frozen=True)
-class Method:
-    """How to edit; `name` goes into the names of the results."""
-
-    name: str
-    editor: Editor
-    solver: Solver[Any]
-    steps: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is the same for all pictures."""
-
-    method: Method
-    seed: int
-    side: int | None
-    out: Path
-    keep_path: bool
-
-
-def _built(editor: str, solver: str, steps: int, options: Mapping[str, dict[str, str]]) -> Method:
-    from ..experiments.names import build_editor, build_solver
-
-    name = f"{editor}-{solver}-{steps}"
-    return Method(name, build_editor(editor, options[editor]), build_solver(solver, options[solver]), steps)
-
-
-def _published(name: str) -> Method:
-    from ..editors.presets import PRESETS
-    from ..experiments.names import build_solver
-
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
-    preset = PRESETS[name]
-    return Method(name, preset.editor, build_solver(preset.solver), preset.steps)
-
-
-def _refuse_beside_preset(ctx: click.Context) -> None:
-    for name in ("editor", "solver", "steps", "settings"):
-        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError("--preset says editor, solver, steps and their options by itself; leave out the others")
-
-
-def _edit_all(job: Job, listed: Sequence[Subject], wanted: Wanted, options: Mapping[str, str]) -> None:
-    """Edit every picture. In a folder a bad one is named and left out; at the end that is an error nonetheless."""
     from ..experiments.folder import check_writable
+    from ..experiments.methods import choose
+    from ..experiments.subjects import subjects
 
+    way = choose(flags.editor, flags.solver, flags.steps, flags.preset, as_options(settings))
+    listed = [one.prompted(source, target) for one in subjects(picture)]
     check_writable(job.out)
-    loaded = wanted.load(options)
+    _edit_all(listed, wanted.load(way.of_model), way, job)
+
+
+def _edit_all(listed: Sequence[Subject], model: Model[Any], way: Way, job: Job) -> None:
+    """Edit every picture. In a folder a bad one is named and left out; at the end that is an error nonetheless."""
     failed = 0
     for subject in listed:
         try:
-            _edit_one(job, subject, loaded)
+            _edit_one(subject, model, way, job)
         except ValueError as fault:
             if len(listed) == 1:
                 raise
@@ -158,55 +109,39 @@ def _edit_all(job: Job, listed: Sequence[Subject], wanted: Wanted, options: Mapp
         raise ValueError(f"{failed} of {len(listed)} pictures could not be edited")
 
 
-def _edit_one(job: Job, subject: Subject, model: Model[Any]) -> None:
-    from ..cases.base import Case
-    from ..cases.pictures import put, write
-    from ..experiments.execute import execute
-    from .screen import working
-    from .subjects import pixels
+def _edit_one(subject: Subject, model: Model[Any], way: Way, job: Job) -> None:
+    from ..api import edit
+    from ..cases.pictures import put
+    from ..reports.results import spent
 
-    picture, notes = pixels(subject, model, job.side)
-    for note in notes:
-        click.echo(f"{subject.name}: {note}")
-    case = Case(subject.name if subject.case is None else subject.case.id, picture, subject.source, subject.target)
-    method = job.method
-    result = _apart(job.out / f"{subject.name}.{method.name}.png", subject)
+    result = _apart(job.out / f"{subject.name}.{way.name}.png", subject)
     states = _apart(result.with_suffix(".path.png"), subject)
-    with working(f"editing {subject.name}"):
-        outcome = execute(model, method.editor, method.solver, method.steps, [case], job.seed, keep_path=job.keep_path)
-    drawn = _strip(model, outcome) if job.keep_path else None
-    job.out.mkdir(parents=True, exist_ok=True)
-    write(outcome.pictures[0], result)
-    cost = outcome.cost
-    click.echo(f"{result}: {cost.calls} calls, {cost.rows} rows, {cost.seconds:.2f} s")
-    for what, count in outcome.edit.counts.items():
+    edited = edit(
+        model,
+        subject.image,
+        source=subject.source,
+        target=subject.target,
+        editor=way.editor,
+        solver=way.solver,
+        steps=way.steps,
+        seed=job.seed,
+        mask=job.mask,
+        side=job.side,
+        keep_path=job.keep_path,
+    )
+    for note in edited.notes:
+        click.echo(f"{subject.name}: {note}")
+    edited.save(result, latent=job.save_latents)
+    click.echo(f"{result}: {spent(edited.cost)}")
+    for what, count in edited.counts.items():
         click.echo(f"  {what}: {count}")
-    if drawn is not None:
-        put(drawn, states)
+    if job.keep_path:
+        put(edited.strip(), states)
         click.echo(f"{states}: the way from the source to the result")
 
 
 def _apart(result: Path, subject: Subject) -> Path:
     """`result`, unless that is the picture itself."""
-    if subject.path is not None and result.exists() and result.samefile(subject.path):
+    if subject.file is not None and result.exists() and result.samefile(subject.file):
         raise ValueError(f"the result would replace the picture {str(result)!r} itself; give --out another folder")
     return result
-
-
-def _strip(model: Model[Any], outcome: Outcome) -> Image:
-    import torch
-
-    from ..reports.strip import evenly, strip
-
-    states = outcome.edit.path
-    if not states:
-        raise ValueError("this editor has no path from the source to the result; leave out --path")
-    shown = evenly(len(states), MOST_SHOWN)
-    with torch.inference_mode():
-        pictures = [model.decode(states[i])[0] for i in shown]
-    return strip(pictures, _captions(shown, len(states) - 1))
-
-
-def _captions(shown: Sequence[int], last: int) -> list[str]:
-    names = {0: "source", last: "result"}
-    return [names.get(i, f"step {i} of {last}") for i in shown]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
 
-from ..registry import MODELS, Table
+from ..experiments.presets import PRESETS, find_preset
+from ..experiments.words import CaseChoice, Method
+from ..registry import CASES, MODELS, RegistryError, Table
 
 
 class Kind(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -173,14 +176,63 @@ class Setting(Kind):
         return found[1], found[2], found[3]
 
 
-def grouped(settings: Sequence[tuple[str, str, str]], names: Sequence[str]) -> Mapping[str, dict[str, str]]:
-    """Settings by the name they belong to. Raises click.UsageError for a name that this run does not use."""
-    by_name: dict[str, dict[str, str]] = {name: {} for name in names}
-    for name, option, value in settings:
-        if name not in by_name:
-            raise click.UsageError(f"--set {name}.{option} belongs to nothing in this run, which uses {', '.join(by_name)}")
-        by_name[name][option] = value
-    return by_name
+class Methods(Kind):
+    """Methods, separated by commas: EDITOR+SOLVER, or a preset."""
+
+    name = "method,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Method, ...]:
+        if isinstance(value, tuple):
+            return value
+        with _refusing(self, param, ctx):
+            return tuple(dict.fromkeys(Method.read(part) for part in _parts(self, value, param, ctx)))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        done, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(f"{done}{comma}{name}") for name in PRESETS if name.startswith(last)]
+
+
+class PresetName(Kind):
+    """A preset, by name."""
+
+    name = "preset"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        with _refusing(self, param, ctx):
+            find_preset(value)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in PRESETS if name.startswith(incomplete)]
+
+
+class Cases(Kind):
+    """A case set: NAME, NAME:COUNT or NAME:FOLDER."""
+
+    name = "name:count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> CaseChoice:
+        if isinstance(value, CaseChoice):
+            return value
+        with _refusing(self, param, ctx):
+            return CaseChoice.read(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in CASES if name.startswith(incomplete)]
+
+
+@contextmanager
+def _refusing(kind: Kind, param: click.Parameter | None, ctx: click.Context | None) -> Iterator[None]:
+    """Turn a refusal of our own into click's, which names the option."""
+    try:
+        yield
+    except (ValueError, RegistryError) as fault:
+        kind.fail(str(fault), param, ctx)
+
+
+def as_options(settings: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+    """Settings as options: "flowedit.n_max" to its value as text, the last one of a name."""
+    return {f"{name}.{option}": value for name, option, value in settings}
 
 
 def _parts(kind: Kind, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:

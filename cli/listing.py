@@ -43,19 +43,32 @@ def _show(kind: str, table: Table) -> None:
             faults.append(str(fault))
         except Exception as fault:  # a plug-in may fail in any way; the rest must go on
             faults.append(f"{table.kind} {name!r} of {table.origin(name)} cannot be used: {fault!r}")
-    show(kind, ["name", *headings, "from", "what it is"], rows, right=headings)
-    if options:
+    show(kind, ["name", *headings, "from", "what it is"], rows, right=headings if kind != "models" else ())
+    if options and kind == "models":
+        show("options of models", ["option", "default", "allowed", "meaning", "of"], _of_models(options))
+    elif options:
         show(f"options of {kind}", ["option", "default", "allowed", "meaning"], options)
     for line in faults:
         console().print(f"not usable: {line}", style="red", markup=False)
 
 
 def _show_presets() -> None:
-    from ..editors.presets import PRESETS
-    from .screen import show
+    from ..experiments.presets import PRESETS
+    from .screen import console, show
 
-    rows = [[name, one.solver, str(one.steps), str(one.editor)] for name, one in PRESETS.items()]
-    show("presets", ["name", "solver", "steps", "editor"], rows, right=["steps"])
+    rows = []
+    for name, one in PRESETS.items():
+        options = "\n".join(f"{option}={value}" for option, value in one.options.items())
+        rows.append([name, one.family, f"{one.editor} + {one.solver}", str(one.steps), options])
+    show("presets", ["name", "for", "editor + solver", "steps", "options"], rows, right=["steps"])
+    show("sources of presets", ["name", "paper", "note"], [[name, one.paper, one.note] for name, one in PRESETS.items()])
+    console().print("--preset NAME uses one; --steps, --solver and --set go before what it says.", style="dim", markup=False)
+
+
+def _model(name: str, kind: type) -> Row:
+    from ..models.pipelines import PipelineLoader
+
+    return [(kind.home if issubclass(kind, PipelineLoader) else None) or ""]
 
 
 def _solver(name: str, kind: type) -> Row:
@@ -80,7 +93,7 @@ def _nothing(name: str, kind: type) -> Row:
 COLUMNS: dict[str, tuple[list[str], Callable[[str, type], Row]]] = {
     "solvers": (["order", f"evaluations in {STEPS} steps", "reversible"], _solver),
     "editors": ([], _nothing),
-    "models": ([], _nothing),
+    "models": (["weights"], _model),
     "metrics": (["label", "unit", "better", "for"], _metric),
     "cases": ([], _nothing),
 }
@@ -91,6 +104,15 @@ def _options(name: str, kind: type) -> Iterator[Row]:
 
     for option, default, allowed, meaning in describe(kind):
         yield [f"{name}.{option}", default, allowed, meaning]
+
+
+def _of_models(options: list[Row]) -> list[Row]:
+    """Options as they are set, model.OPTION, each once with the models that have it."""
+    models: dict[tuple[str, ...], list[str]] = {}
+    for option, *rest in options:
+        model, _, name = option.rpartition(".")
+        models.setdefault((f"model.{name}", *rest), []).append(model)
+    return [[*option, ", ".join(names)] for option, names in models.items()]
 
 
 def _first_sentence(kind: type) -> str:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from ..registry import SOLVERS
-from .kinds import Counts, Folder, Names, grouped
+from .kinds import Counts, Folder, Names, as_options
 from .shared import Wanted, model_options, set_option, side_option
 
 if TYPE_CHECKING:
     from ..cases.base import Case
     from ..experiments.round_trip import Gap, Trip
     from ..models.base import Model
+    from ..reports.results import Reconstructed
     from ..solvers.base import Solver
 
 
@@ -43,30 +44,30 @@ def reconstruct(
     Both ways use the same prompt at guidance 1. A solver that is exactly reversible is also run with its state carried from one
     way to the other: it then lands on the codec's own error, the bound of every method.
     """
-    options = grouped(settings, [*solvers, "model"])
-    from ..cases.base import Case
+    from .. import api
     from ..cases.pictures import put
     from ..experiments.folder import check_writable
     from ..experiments.names import build_solver
     from ..experiments.round_trip import codec_trip, velocity_gaps
+    from ..experiments.subjects import fit, subjects
+    from ..options import by_name
     from .screen import working
-    from .subjects import pixels, subjects
 
+    options = by_name(as_options(settings), [*solvers, "model"])
     built = {name: build_solver(name, options[name]) for name in solvers}
     found = subjects(picture)
     if len(found) != 1:
         raise ValueError(f"one picture is reconstructed at a time, got {len(found)}")
     check_writable(out)
     loaded = wanted.load(options["model"])
-    pixel_values, notes = pixels(found[0], loaded, side)
-    for note in notes:
+    shown = (found[0].source or "") if prompt is None else prompt
+    fitted = fit(found[0].prompted(shown, shown), loaded, side=side)
+    for note in api.notes_of(loaded, fitted.notes):
         click.echo(f"{found[0].name}: {note}")
-    shown = found[0].source if prompt is None else prompt
-    case = Case(found[0].name, pixel_values, shown, shown)
-    with working("walking there and back"):
-        codec = codec_trip(loaded, case)
-        lines = list(_lines(loaded, built, steps, case))
-        gaps = {count: velocity_gaps(loaded, count, case) for count in steps}
+    lines = list(_lines(loaded, built, steps, fitted.case))
+    with working("measuring the codec and FireFlow's assumption"):
+        codec = codec_trip(loaded, fitted.case)
+        gaps = {count: velocity_gaps(loaded, count, fitted.case) for count in steps}
     _show(lines, codec, gaps)
     out.mkdir(parents=True, exist_ok=True)
     plot = out / f"{found[0].name}.reconstruct.png"
@@ -79,17 +80,17 @@ class Line(NamedTuple):
 
     solver: str
     steps: int
-    memoryless: Trip
-    carried: Trip | None
+    memoryless: Reconstructed
+    carried: Reconstructed | None
 
 
 def _lines(model: Model[Any], solvers: Mapping[str, Solver[Any]], steps: Sequence[int], case: Case) -> Iterator[Line]:
-    from ..experiments.round_trip import round_trip
+    from ..api import reconstruct
 
     for name, solver in solvers.items():
         for count in steps:
-            carried = round_trip(model, solver, count, case, carry=True) if solver.reversible else None
-            yield Line(name, count, round_trip(model, solver, count, case), carried)
+            carried = reconstruct(model, case, solver=solver, steps=count, carry=True) if solver.reversible else None
+            yield Line(name, count, reconstruct(model, case, solver=solver, steps=count), carried)
 
 
 def _show(lines: Sequence[Line], codec: Trip, gaps: Mapping[int, Sequence[Gap]]) -> None:
@@ -108,8 +109,8 @@ def _show(lines: Sequence[Line], codec: Trip, gaps: Mapping[int, Sequence[Gap]])
     show("FireFlow's assumption, along its inversion (root mean squares)", headings, cells, right=headings)
 
 
-def _cells(trip: Trip | None) -> list[str]:
-    return ["", "", ""] if trip is None else [str(trip.evaluations), f"{trip.rmse:.3f}", f"{trip.psnr:.2f}"]
+def _cells(trip: Reconstructed | Trip | None) -> list[str]:
+    return ["", "", ""] if trip is None else [str(trip.cost.rows), f"{trip.rmse:.3f}", f"{trip.psnr:.2f}"]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -122,8 +123,8 @@ def _plot(lines: Sequence[Line], codec: Trip, gaps: Mapping[int, Sequence[Gap]])
     curves = []
     for name in dict.fromkeys(one.solver for one in lines):
         mine = [one for one in lines if one.solver == name]
-        curves.append(Curve(name, [(one.memoryless.evaluations, one.memoryless.rmse) for one in mine]))
-        carried = [(one.carried.evaluations, one.carried.rmse) for one in mine if one.carried is not None]
+        curves.append(Curve(name, [(one.memoryless.cost.rows, one.memoryless.rmse) for one in mine]))
+        carried = [(one.carried.cost.rows, one.carried.rmse) for one in mine if one.carried is not None]
         if carried:
             curves.append(Curve(f"{name}, state carried", carried, carried=True))
     steps = {f"{count} steps": [(g.t + g.h / 2, g.size / g.velocity) for g in some] for count, some in gaps.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +15,11 @@ from .kinds import Device, Dtype, ModelSpec, Name, Setting
 if TYPE_CHECKING:
     from ..models.base import Model, Setup
 
+Command = Callable[..., None]
 
-class Wanted(NamedTuple):
+
+@dataclass(frozen=True)
+class Wanted:
     """The model that a command was asked to use, and how."""
 
     spec: str
@@ -39,8 +43,8 @@ class Wanted(NamedTuple):
             quantise=self.quantise,
         )
 
-    def load(self, options: Mapping[str, str]) -> Model[Any]:
-        """The model itself, with its own options as text. Raises what `names.load_model` raises."""
+    def load(self, options: Mapping[str, Any]) -> Model[Any]:
+        """The model itself, with its own options. Raises what `names.load_model` raises."""
         from ..experiments.names import load_model
         from .screen import working
 
@@ -74,19 +78,26 @@ MODEL_OPTIONS = (
 )
 
 
-def model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that say which model and how, as its one argument `wanted`."""
+def gathered(name: str, kind: type, options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """Give a command those options as one argument: its `name`, an object of the dataclass `kind`, which has a field for
+    each."""
 
-    @wraps(command)
-    def gathered(*args: Any, **given: Any) -> None:
-        values = {name: given.pop(name) for name in Wanted._fields}
-        command(*args, wanted=Wanted(**values), **given)
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def gathering(*args: Any, **given: Any) -> None:
+            values = {field.name: given.pop(field.name) for field in fields(kind)}
+            command(*args, **given, **{name: kind(**values)})
 
-    for option in reversed(MODEL_OPTIONS):
-        gathered = option(gathered)
-    return gathered
+        decorated: Command = gathering
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
+model_options = gathered("wanted", Wanted, MODEL_OPTIONS)
+"""Gives a command the options that say which model and how."""
 seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Seed of the noise.")
 solver_option = click.option("--solver", type=Name(SOLVERS), default="euler", help="How to walk.")
 steps_option = click.option("--steps", type=click.IntRange(1, 10_000), default=28, help="Steps of the time grid.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from torch import Tensor
 from ..cases.base import Case
 from ..metrics.base import Result
 from ..models.base import Model
-from ..registry import EDITORS, SOLVERS, RegistryError
 from .environment import environment
-from .execute import execute
+from .execute import encode, execute
 from .fingerprint import hash_model, plan_hash
 from .folder import RunFolder
 from .names import build_cases, build_loader, load_model, model_kind, pick_device
-from .plan import Comparison, Method, Row, make_rows, metrics_for
+from .plan import Comparison, Row, make_rows, metrics_for
 from .run import Cell, Metrics, Watch, make_cells, run
 from .summary import Summary, summarise
+
+PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Prepared:
 
     plan: Comparison
     model: Model[Any]
+    device: str
     cases: Sequence[Case]
     metrics: Metrics
     rows: Sequence[Row]
@@ -38,50 +41,49 @@ class Prepared:
     @property
     def on_gpu(self) -> bool:
         """Whether the model runs on a GPU."""
-        return pick_device(self.plan.setup.device).startswith("cuda")
+        return self.device.startswith("cuda")
 
     @property
     def hash(self) -> str:
         """The identity of the comparison: that of its cells."""
         return plan_hash([cell.key for cell in self.cells])
 
-
-def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ...]]:
-    """The methods whose editor and solver can be imported, and why others cannot, a sentence each.
-    Raises RegistryError if a name is unknown or no method is left."""
-    kept: list[Method] = []
-    faults: dict[str, None] = {}
-    for method in methods:
-        try:
-            EDITORS[method.editor], SOLVERS[method.solver]
-        except RegistryError as fault:
-            if method.editor not in EDITORS or method.solver not in SOLVERS:
-                raise
-            faults[str(fault)] = None
-        else:
-            kept.append(method)
-    if not kept:
-        raise RegistryError("; ".join(faults))
-    return tuple(kept), tuple(faults)
+    @property
+    def name(self) -> str:
+        """A folder's name that the same comparison always gets, and no other: an edited solver or new weights go elsewhere."""
+        kind = re.sub(r"[^\w-]", "", self.plan.model.partition(":")[0])
+        return f"compare-{kind}-{self.hash[:8]}"
 
 
-def prepare(plan: Comparison) -> Prepared:
-    """Build what a comparison needs. Raises RegistryError, OptionError, ValueError or LookupError, in one sentence each;
-    OSError where the weights of a metric are missing."""
+def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
+    """Build what a comparison needs. model: where it is at hand already; then the plan's model is but its name, and the plan's
+    setup is not looked at. Raises RegistryError, OptionError, ValueError or LookupError, in one sentence each; OSError where
+    the weights of a metric are missing."""
     cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
     metrics = metrics_for(cases)
     _rehearse(metrics, cases)
     options = plan.settings.get("model", {})
-    model = load_model(plan.model, plan.setup, options)
+    if model is None:
+        model, device = load_model(plan.model, plan.setup, options), pick_device(plan.setup.device)
+        numerics = _numerics(plan, device, options)
+    else:
+        latents = encode(model, cases[:1])
+        device, numerics = str(latents.device), _as_it_is(model, latents)
     rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
-    return Prepared(plan, model, cases, metrics, rows, make_cells(rows, cases, hash_model(model), _numerics(plan, options)))
+    return Prepared(plan, model, device, cases, metrics, rows, make_cells(rows, cases, hash_model(model), numerics))
 
 
-def _numerics(plan: Comparison, options: Mapping[str, str]) -> str:
+def _numerics(plan: Comparison, device: str, options: Mapping[str, Any]) -> str:
     """What the numbers depend on besides the weights: how the model computes, and its own options."""
-    setup, device = plan.setup, pick_device(plan.setup.device).partition(":")[0]
-    loader = build_loader(model_kind(plan.model)[0], options)
-    return "|".join([setup.dtype, device, str(setup.compiled), setup.quantise, repr(loader)])
+    setup, loader = plan.setup, build_loader(model_kind(plan.model)[0], options)
+    return "|".join([setup.dtype, device.partition(":")[0], str(setup.compiled), setup.quantise, repr(loader)])
+
+
+def _as_it_is(model: Model[Any], latents: Tensor) -> str:
+    """The same for a model that was handed over: its class, what it keeps, and its time grid."""
+    kept = {name: value if isinstance(value, PLAIN) else type(value).__name__ for name, value in vars(model).items()}
+    what = (type(model).__name__, latents.device.type, sorted(kept.items()), model.grid(7, latents.shape).times)
+    return repr(what)
 
 
 def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
@@ -94,14 +96,18 @@ def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
 
 def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> RunFolder:
     """The folder for the run's results, with its run.json. Raises ValueError if it is taken (see RunFolder.open)."""
-    here = {"comparison": prepared.plan.described()} | environment(pick_device(prepared.plan.setup.device))
+    here = {"comparison": prepared.plan.described()} | environment(prepared.device)
     return RunFolder.open(out, prepared.hash, here, overwrite)
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, *, batch: int, pictures: bool) -> list[Summary]:
-    """Run what is not done yet, and summarise it all: one summary for each task."""
-    run(prepared.model, prepared.cells, prepared.metrics, folder, watch, batch=batch, pictures=pictures)
+    """Run what is not done yet, and summarise it all: one summary for each task. The results of random weights are not scored.
+    Raises ValueError with the first reason if every cell failed."""
+    scored = prepared.metrics if prepared.model.trained else {task: {} for task in prepared.metrics}
+    run(prepared.model, prepared.cells, scored, folder, watch, batch=batch, pictures=pictures)
     records = folder.done({cell.key for cell in prepared.cells})
+    if not records:
+        raise ValueError(f"every cell failed; the first: {folder.failures()[0]}")
     tasks = dict.fromkeys(row.task for row in prepared.rows)
     return [summarise(task, prepared.cells, records, prepared.metrics[task]) for task in tasks]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 import torch
 
@@ -18,7 +18,7 @@ from ..options import parse
 from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError
 from ..solvers.base import Solver
 
-Options = Mapping[str, str]
+Options = Mapping[str, Any]
 
 KINDS: Final = {
     "FluxPipeline": "flux",
@@ -29,14 +29,14 @@ KINDS: Final = {
 
 
 def build_solver(name: str, options: Options | None = None) -> Solver[Any]:
-    """The solver called `name` with options given as text. Raises RegistryError or OptionError."""
+    """The solver called `name` with options as text or values. Raises RegistryError or OptionError."""
     kind = SOLVERS[name]
     solver: Solver[Any] = kind(**parse(kind, options or {}))
     return solver
 
 
 def build_editor(name: str, options: Options | None = None) -> Editor:
-    """The editor called `name` with options given as text. Raises RegistryError or OptionError."""
+    """The editor called `name` with options as text or values. Raises RegistryError or OptionError."""
     kind = EDITORS[name]
     editor: Editor = kind(**parse(kind, options or {}))
     return editor
@@ -55,7 +55,7 @@ def build_metric(name: str) -> Metric:
 
 
 def build_cases(name: str, options: Options | None = None) -> CaseSet:
-    """The case set called `name` with options given as text. Raises RegistryError or OptionError."""
+    """The case set called `name` with options as text or values. Raises RegistryError or OptionError."""
     kind = CASES[name]
     cases: CaseSet = kind(**parse(kind, options or {}))
     return cases
@@ -80,20 +80,20 @@ def pipeline_kind(pipeline: str) -> str:
     if pipeline == "StableDiffusionPipeline":
         raise ValueError(
             "a StableDiffusionPipeline may predict a flow's velocity or noise, and its files do not say which; "
-            "write instaflow:MODEL or sd15:MODEL"
+            'write instaflow:MODEL or sd15:MODEL (in Python, kind="instaflow" or kind="sd15")'
         )
     return KINDS.get(pipeline, "diffusers")
 
 
 def build_loader(kind: str, options: Options | None = None) -> Loader:
-    """The loader of that registry name with options given as text. Raises RegistryError or OptionError."""
+    """The loader of that registry name with options as text or values. Raises RegistryError or OptionError."""
     found = MODELS[kind]
     loader: Loader = found(**parse(found, options or {}))
     return loader
 
 
 def load_model(spec: str, setup: Setup | None = None, options: Options | None = None) -> Model[Any]:
-    """The model that `spec` names (see `model_kind`), with the model's own options given as text.
+    """The model that `spec` names (see `model_kind`), with the model's own options as text or values.
 
     A setup's device "auto" takes a GPU where there is one. Raises RegistryError for an unknown name, OptionError, ValueError
     if the model cannot be had.
@@ -101,6 +101,22 @@ def load_model(spec: str, setup: Setup | None = None, options: Options | None = 
     kind, source = model_kind(spec)
     setup = setup or Setup(device="auto")
     return build_loader(kind, options).load(source, replace(setup, device=pick_device(setup.device)))
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    """A loader that takes a pipeline object as it is."""
+
+    def wrap(self, pipeline: Any) -> Model[Any]: ...
+
+
+def wrap_pipeline(pipeline: Any, kind: str | None = None, options: Options | None = None) -> Model[Any]:
+    """The model around a pipeline object, whose parts stay where and as they are. kind: the registry name of the model, where
+    the pipeline's class does not decide it. Raises RegistryError, OptionError, or ValueError if it cannot be driven."""
+    loader = build_loader(kind or pipeline_kind(type(pipeline).__name__), options)
+    if not isinstance(loader, Wrapping):
+        raise ValueError(f"a model of the kind {kind!r} is not made around a pipeline object; give its folder or name")
+    return loader.wrap(pipeline)
 
 
 def pick_device(device: str) -> str:

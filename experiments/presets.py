@@ -1,50 +1,94 @@
-"""What `fe compare` runs where nothing is said: methods, steps, cases and options that suit a model."""
+"""Methods with the settings that their authors publish, by name: METHOD@MODEL or METHOD@SOURCE. Standard library only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
-from ..registry import EDITORS
+from ..registry import RegistryError
+
+STEP_COUNTS: Final = frozenset({"n_max", "n_min", "inject"})
+"""Options that count steps: they keep their share where a preset is run with other steps than its own."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Defaults of a comparison. `guidance`: what every guidance of every editor is set to (None: each editor's own)."""
+    """A method as published: an editor and a solver by name, `steps`, and the editor's `options` as text, all others being the
+    editor's own. `family`: the models it was published for. `paper`: where. `note`: where the public code departs from the
+    paper or this package from the public code."""
 
-    solvers: tuple[str, ...] = ("euler", "fireflow")
-    editors: tuple[str, ...] = ("flowedit",)
-    steps: int = 28
-    cases: str = "scenes"
-    count: int = 24
-    guidance: str | None = None
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    editor: str
+    solver: str
+    steps: int
+    family: str
+    paper: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
 
+    def options_for(self, steps: int) -> dict[str, str]:
+        """The editor's options for that many steps: those that count steps are scaled, rounded, and kept from becoming 0."""
+        return {name: self._scaled(text, steps) if name in STEP_COUNTS else text for name, text in self.options.items()}
 
-PRESETS: Mapping[str, Preset] = {
-    # FlowEdit's own synthetic comparison: exact velocities, which have no guidance, and every step edited.
-    "mixture": Preset(
-        solvers=("euler",),
-        editors=("inversion", "flowedit"),
-        steps=100,
-        cases="mixture",
-        count=20,
-        guidance="1",
-        settings={"flowedit": {"n_max": "1000000"}},  # beyond the grid means every step
-    )
-}
-"""By the model's name; other models take `Preset()`."""
+    def _scaled(self, text: str, steps: int) -> str:
+        count = int(text)
+        return str(max(min(count, 1), round(count * steps / self.steps)))
 
 
-def preset_for(model: str) -> Preset:
-    """The defaults for a model as named on the command line ("mixture", "flux:folder")."""
-    return PRESETS.get(model.partition(":")[0], Preset())
+def find_preset(name: str) -> Preset:
+    """The preset called `name`. Raises RegistryError with the near names."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see fe list presets"
+        raise RegistryError(f"unknown preset {name!r}; {hint}")
+    return PRESETS[name]
 
 
-def preset_settings(preset: Preset, editors: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The options, as text, that a preset gives to those editors. Raises RegistryError if one cannot be had."""
-    settings = {name: dict(preset.settings.get(name, {})) for name in editors}
-    if preset.guidance is not None:
-        for name, options in settings.items():
-            options.update({one.name: preset.guidance for one in fields(EDITORS[name]) if "guidance" in one.name})
-    return settings
+_FLOWEDIT = "Kulikov et al. 2024, arXiv 2412.08629"
+_FIREFLOW = "Deng et al. 2024, arXiv 2412.07517"
+_RF_EDIT = "Wang et al. 2024, arXiv 2411.04746"
+_TWO_CALLS = "The public code evaluates source and target in two calls a step; here they are two rows of one."
+_BLOCKS = "The paper injects in all self-attention layers, its code (and this preset) in single-stream blocks only"
+
+PRESETS: Final[Mapping[str, Preset]] = {
+    "flowedit@flux": Preset(
+        "flowedit", "euler", 28, "FLUX.1-dev", _FLOWEDIT,
+        {"n_max": "24", "source_guidance": "1.5", "target_guidance": "5.5"},
+        _TWO_CALLS,
+    ),
+    "flowedit@flux-style": Preset(
+        "flowedit", "euler", 28, "FLUX.1-dev", _FLOWEDIT,
+        {"n_max": "21", "n_min": "14", "source_guidance": "2.5", "target_guidance": "6.5"},
+        "The paper's Table S7 also gives n_max 24 and guidances 1.5 and 4.5.",
+    ),
+    "flowedit@sd3": Preset(
+        "flowedit", "euler", 50, "SD3 medium", _FLOWEDIT,
+        {"n_max": "33", "source_guidance": "3.5", "target_guidance": "13.5"},
+    ),
+    "flowedit@sd3-style": Preset(
+        "flowedit", "euler", 50, "SD3 medium", _FLOWEDIT,
+        {"n_max": "31", "n_min": "15", "source_guidance": "3.5", "target_guidance": "13.5"},
+        "The public code stops with an error where n_min is above 0; this follows the paper.",
+    ),
+    "flowedit@2rf": Preset(
+        "flowedit", "euler", 25, "2-rectified flow (InstaFlow)", _FLOWEDIT,
+        {"n_max": "21", "n_min": "1", "source_guidance": "1.5", "target_guidance": "18.5"},
+        "From an application of FlowEdit to 2-rectified flow with n_max 19, 21, 23, 25 and target guidance 16.5, 18.5, 20.5.",
+    ),
+    "fireflow@paper-8": Preset(
+        "injection", "fireflow", 8, "FLUX.1-dev", _FIREFLOW,
+        {"inject": "1", "last_block": "37", "target_guidance": "2"},
+        f"{_BLOCKS}; that code keeps the state in bfloat16, here it is float32.",
+    ),
+    "fireflow@paper-15": Preset(
+        "injection", "fireflow", 15, "FLUX.1-dev", _FIREFLOW,
+        {"inject": "2", "last_block": "37", "target_guidance": "2"},
+        f"The injected steps are as its authors say beside their code. {_BLOCKS}.",
+    ),
+    "rf-edit@paper": Preset(
+        "injection", "rf-solver", 15, "FLUX.1-dev", _RF_EDIT,
+        {"inject": "2", "first_block": "20", "last_block": "37", "target_guidance": "2"},
+        f"Published examples take 15 to 25 steps, 2 to 5 of them injected, guidance 2 to 2.5. {_BLOCKS}.",
+    ),
+}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -21,24 +21,37 @@ from ..ode import Tick
 from ..solvers.base import Solver, integrate
 from ..solvers.euler import Euler
 from ..solvers.fireflow import FireFlow
-from .execute import encode, execute
+from .execute import Cost, Outcome, encode, execute
 
 
 @dataclass(frozen=True)
 class Trip:
-    """One reconstruction. `evaluations`: rows at the network, both ways; `rmse` over 8-bit RGB (0 to 255), `psnr` in dB."""
+    """One reconstruction. `rmse` over 8-bit RGB (0 to 255), `psnr` in dB."""
 
-    evaluations: int
+    outcome: Outcome
     rmse: float
     psnr: float
 
+    @property
+    def cost(self) -> Cost:
+        """What both ways cost."""
+        return self.outcome.cost
 
-def round_trip(model: Model[Any], solver: Solver[Any], steps: int, case: Case, carry: bool = False) -> Trip:
+
+def round_trip(
+    model: Model[Any],
+    solver: Solver[Any],
+    steps: int,
+    case: Case,
+    carry: bool = False,
+    watch: Callable[[int], None] | None = None,
+) -> Trip:
     """Invert the case's picture with its source prompt and generate it again with the same prompt, all at guidance 1.
 
-    `carry`: hand the solver's state from inversion to generation. Raises ValueError if the solver is not reversible then.
+    `carry`: hand the solver's state from inversion to generation. `watch`: told the number of network calls after each.
+    Raises ValueError if the solver is not reversible and its state is to be carried.
     """
-    return _trip(model, Inversion.reconstruction(carry), solver, steps, case)
+    return _trip(model, Inversion.reconstruction(carry), solver, steps, case, watch)
 
 
 def codec_trip(model: Model[Any], case: Case) -> Trip:
@@ -46,11 +59,18 @@ def codec_trip(model: Model[Any], case: Case) -> Trip:
     return _trip(model, NoEdit(), Euler(), 1, case)
 
 
-def _trip(model: Model[Any], editor: Editor, solver: Solver[Any], steps: int, case: Case) -> Trip:
+def _trip(
+    model: Model[Any],
+    editor: Editor,
+    solver: Solver[Any],
+    steps: int,
+    case: Case,
+    watch: Callable[[int], None] | None = None,
+) -> Trip:
     again = replace(case, target=case.source)
-    outcome = execute(model, editor, solver, steps, [again], seed=0)
+    outcome = execute(model, editor, solver, steps, [again], seed=0, watch=watch)
     result = Result(outcome.pictures[0], outcome.latents[0], outcome.source_latents[0])
-    return Trip(outcome.cost.rows, RMSE()(again, result), PSNR()(again, result))
+    return Trip(outcome, RMSE()(again, result), PSNR()(again, result))
 
 
 @dataclass(frozen=True)

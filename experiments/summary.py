@@ -32,8 +32,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """All lines of one task, controls last; the metrics that are columns; the number of cases; and the same for each kind of
-    edit alone, where there are several."""
+    """All lines of one task, controls last; the metrics that are columns (those that scored anything, or all where none did);
+    the number of cases; and the same for each kind of edit alone, where there are several."""
 
     task: Task
     metrics: Mapping[str, Metric]
@@ -62,7 +62,7 @@ def summarise(task: Task, cells: Sequence[Cell], records: Mapping[str, Record], 
     count = len({cell.case.id for mine in by_row.values() for cell in mine})
     alone = by_kind if len(by_kind) > 1 else {}
     kinds = {kind: summarise(task, mine, records, metrics) for kind, mine in alone.items()}
-    return Summary(task, seen, lines, count, kinds)
+    return Summary(task, seen or metrics, lines, count, kinds)
 
 
 Scores = dict[str, dict[str, float]]

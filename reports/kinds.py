@@ -14,7 +14,7 @@ def kinds_table(summary: Summary) -> Table | None:
     """The shares of successes (such as "asked changed") of every method, a column for each kind of edit; None if there is one
     kind, or no such share."""
     shares = {name: metric for name, metric in summary.metrics.items() if metric.proportion}
-    if not summary.kinds or not shares:
+    if not summary.kinds or not any(line.scores[name].count for line in summary.methods for name in shares):
         return None
     labels = " / ".join(metric.label for metric in shares.values())
     shown = Table(

@@ -30,7 +30,7 @@ def quality_plot(summaries: Sequence[Summary], path: Path) -> bool:
 
 def _deciding(summary: Summary) -> str | None:
     better = (name for name, metric in summary.metrics.items() if metric.higher_is_better is not None)
-    return next(better, None)
+    return next((name for name in better if any(line.scores[name].count for line in summary.methods)), None)
 
 
 def _quality(axes: Any, summary: Summary, name: str) -> None:

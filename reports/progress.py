@@ -1,9 +1,9 @@
-"""How far a run has come: a bar on a terminal, a line now and then elsewhere."""
+"""How far work has come: a bar on a terminal and in a notebook; for a long run, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ _EVERY = 10.0  # seconds between plain lines
 @contextmanager
 def watched(console: Console) -> Iterator[Watch]:
     """Show progress on `console` inside the `with` block: cells done, rate, time left, failures."""
-    if not console.is_terminal:
+    if not visible(console):
         yield _Plain(console)
         return
     columns = (
@@ -33,6 +33,20 @@ def watched(console: Console) -> Iterator[Watch]:
     )
     with Progress(*columns, console=console) as progress:
         yield _Bar(progress)
+
+
+def visible(console: Console) -> bool:
+    """Whether a bar can be seen there: on a terminal or in a notebook."""
+    return console.is_terminal or console.is_jupyter
+
+
+@contextmanager
+def counted(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` network calls are done; gives what is to be told the number."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 @dataclass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from ..cases.pictures import to_image
 
 SMALLEST = 128
 """Pictures are enlarged, pixel by pixel, until they are this wide."""
@@ -34,11 +35,6 @@ def strip(pictures: Sequence[Tensor], captions: Sequence[str]) -> Image.Image:
     font = ImageFont.load_default(12)
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left = i * (wide + _GAP)
-        page.paste(_image(picture).resize((wide, tall), Image.Resampling.NEAREST), (left, 0))
+        page.paste(to_image(picture).resize((wide, tall), Image.Resampling.NEAREST), (left, 0))
         draw.text((left + wide / 2, tall + _CAPTION / 2), caption, "black", font, anchor="mm")
     return page
-
-
-def _image(picture: Tensor) -> Image.Image:
-    values = (picture.detach().float().cpu().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    return Image.fromarray(values.permute(1, 2, 0).numpy())

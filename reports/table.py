@@ -14,6 +14,8 @@ from ..metrics.base import Metric
 
 TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it again", "edit": "Edits"}
 BETTER, WORSE, OTHER = "▲", "▼", "◆"
+UNTRAINED = "random weights: speed and memory only"
+"""What every output of a model says that was never trained."""
 
 
 def table(summary: Summary) -> Table:
@@ -36,9 +38,10 @@ def table(summary: Summary) -> Table:
     return shown
 
 
-def notes(summaries: Sequence[Summary], on_gpu: bool) -> str:
+def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> str:
     """What the headings and the signs in the tables mean."""
     said = [
+        *(() if trained else (f"{UNTRAINED.capitalize()}.",)),
         "NFE: network rows for one picture; calls: network calls for a batch; both counted at the network.",
         "seconds: editing one picture, its part of the batch's time.",
         f"peak: memory {'on the GPU' if on_gpu else 'of the whole process, libraries and weights included'}.",
@@ -85,9 +88,10 @@ def seconds(value: float) -> str:
 
 
 def score(estimate: Estimate, metric: Metric, cases: int) -> str:
-    """A mean with its interval, and the number of cases where it is not all of them: "21.30 ±0.45"."""
+    """A mean with its interval, and the number of cases where it is not all of them: "21.30 ±0.45"; "-" where it is not
+    defined, nothing where nothing was scored."""
     if estimate.count == 0:
-        return "-"
+        return "-" if estimate.missing else ""
     number = f"{_shown(estimate.mean, metric):.{metric.digits}f}"
     fewer = f" n={estimate.count}" if estimate.count < cases else ""
     if math.isnan(estimate.low):

@@ -96,9 +96,13 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         (["edit", "a.png", "--set", "flowedit.n_max=3", "--set", "flowedit.n_min=4"], "n_min must not exceed n_max"),
         (["edit", "a.png", "--set", "flowedit.target_guidance=nan"], "finite"),
         (["edit", "a.png", "--set", "flowedit.n_max=many"], "whole number"),
-        (["edit", "a.png", "--preset", "fireflow", "--steps", "3"], "--preset says editor, solver, steps"),
-        (["edit", "a.png", "--preset", "fireflew"], "unknown preset 'fireflew'"),
-        (["edit", "a.png"], "--source is missing"),
+        (["edit", "a.png", "--preset", "fireflow@paper-9"], "unknown preset 'fireflow@paper-9'; did you mean fireflow@paper-8"),
+        (["edit", "a.png", "--preset", "flowedit@flux", "--editor", "injection"], "is of the editor 'flowedit'; leave out"),
+        (
+            ["edit", "a.png", "--preset", "fireflow@paper-8", "--set", "flowedit.n_max=3"],
+            "which uses injection, fireflow, model",
+        ),
+        (["edit", "a.png"], "source is missing"),
         (["edit", "a.png", "--out", "b.png"], "'b.png' looks like a file; name a folder"),
         (["generate"], "--prompt"),
         (["generate", "--prompt", "x", "--guidance", "nan"], "not a finite number"),
@@ -206,7 +210,9 @@ def test_listing_names_everything_that_is_registered() -> None:
             assert name in shown.stdout
     assert "not usable" not in shown.stdout
     assert "flowedit.n_max" in shown.stdout
-    assert "rf-solver-edit" in shown.stdout
+    assert "rf-edit@paper" in shown.stdout
+    assert "model.exact_time" in shown.stdout
+    assert "black-forest-labs/FLUX.1-dev" in shown.stdout
 
 
 def test_check_passes_an_honest_solver_and_fails_a_liar(monkeypatch: pytest.MonkeyPatch) -> None:

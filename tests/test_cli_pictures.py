@@ -132,9 +132,9 @@ def test_a_folder_with_prompts_uses_them(fe: Fe, photo: Path) -> None:
 
 
 def test_a_preset_sets_editor_solver_and_steps(fe: Fe) -> None:
-    done = fe("edit", "scenes:2", "--preset", "flowedit-flux")
+    done = fe("edit", "scenes:2", "--preset", "flowedit@flux")
     assert done.exit_code == 0, done.stderr
-    assert "results/edit/scenes-2.flowedit-flux.png: 24 calls, 48 rows" in done.stdout
+    assert "results/edit/scenes-2.flowedit@flux.png: 24 calls, 48 rows" in done.stdout
 
 
 def test_bad_pictures_are_refused(fe: Fe, photo: Path) -> None:

@@ -12,10 +12,8 @@ import torch
 from diffusers import FluxPipeline
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, KeyedNoise, Request
-from fe.editors.flowedit import FlowEdit
 from fe.editors.injection import Injection
 from fe.editors.inversion import Inversion
-from fe.editors.presets import PRESETS
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
 from fe.models.flux import FluxCondition, FluxModel
@@ -171,22 +169,3 @@ def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
 def test_options_come_from_text() -> None:
     options = {"inject": "3", "strategy": "add_q+replace_v", "v-ratio": "0.5", "memory": "in-batch"}
     assert build_editor("injection", options) == Injection(3, "add_q+replace_v", v_ratio=0.5, memory="in-batch")
-
-
-def test_presets_name_solvers_that_exist_and_cost_what_is_published() -> None:
-    assert all(preset.solver in SOLVERS for preset in PRESETS.values())
-    published = {"flowedit-flux": 48, "flowedit-sd3": 66, "flowedit-2rf": 41}  # evaluations; guidance may double them
-    for name, rows in published.items():
-        preset = PRESETS[name]
-        assert isinstance(preset.editor, FlowEdit)
-        latent = torch.zeros(1, 4, 2)
-        mixture, editor = MixtureModel(), replace(preset.editor, source_guidance=1.0, target_guidance=1.0)
-        with metered(mixture.network) as meter:
-            editor.edit(
-                mixture,
-                Request(latent, ("source",), ("target",)),
-                build_solver(preset.solver),
-                mixture.grid(preset.steps, latent.shape),
-                KeyedNoise(0, ("a",), latent),
-            )
-        assert meter.rows == rows

@@ -19,11 +19,11 @@ from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
 from fe.experiments.fingerprint import cell_key, hash_case, hash_model
 from fe.experiments.folder import RunFolder, check_writable
 from fe.experiments.names import build_cases
-from fe.experiments.plan import Comparison, Method, make_rows, metrics_for
-from fe.experiments.presets import preset_for, preset_settings
+from fe.experiments.plan import Comparison, make_rows, metrics_for
 from fe.experiments.records import Record, only, read_records
 from fe.experiments.run import make_cells
 from fe.experiments.summary import summarise
+from fe.experiments.words import Method
 from fe.models.mixture import MixtureModel
 from fe.options import OptionError
 
@@ -34,7 +34,7 @@ PLAN = Comparison(
     cases="mixture",
     count=5,
     steps=(6,),
-    settings={**preset_settings(preset_for("mixture"), ["inversion", "flowedit", "from-noise"]), "mixture": {"points": "40"}},
+    settings={"mixture": {"points": "40"}},
 )
 
 
@@ -243,7 +243,7 @@ def test_a_key_depends_on_whatever_changes_a_result() -> None:
     others = [
         replace(PLAN, steps=(7,)),
         replace(PLAN, seeds=(1,)),
-        replace(PLAN, settings={**PLAN.settings, "flowedit": {**PLAN.settings["flowedit"], "n_avg": "2"}}),
+        replace(PLAN, settings={**PLAN.settings, "flowedit": {"n_avg": "2"}}),
         replace(PLAN, settings={**PLAN.settings, "mixture": {"points": "41"}}),
     ]
     assert all(not keys(plan) & base for plan in others)

@@ -26,7 +26,8 @@ FLOORS = {
     "editors": 4,
     "experiments": 5,
     "reports": 6,
-    "cli": 7,
+    "api": 7,
+    "cli": 8,
 }
 PACKAGES = [path.parent.name for path in ROOT.glob("*/__init__.py")]
 FILES = sorted(chain(ROOT.glob("*.py"), *((ROOT / package).rglob("*.py") for package in PACKAGES)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 from fe.editors.controls import NoEdit
@@ -93,7 +94,8 @@ def test_marks_tell_better_from_worse() -> None:
 
 def test_fewer_cases_than_the_title_says_are_counted() -> None:
     assert score(estimate(21.3, 0.45, 23), TruthPSNR(), 24) == "21.30 ±0.45 n=23"
-    assert score(NONE, TruthPSNR(), 24) == "-"
+    assert score(NONE, TruthPSNR(), 24) == ""
+    assert score(mean_interval([math.nan]), TruthPSNR(), 24) == "-"
     assert score(mean_interval([20.0]), TruthPSNR(), 1) == "20.00"
 
 

@@ -1,0 +1,325 @@
+"""The package in Python: load a model, then edit, invert, reconstruct, generate and compare. The command line calls the same.
+
+import fe
+
+model = fe.load_model("scenes")
+edited = fe.edit(model, "scenes:7", solver="fireflow", steps=8)
+edited.save("edited.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from .cases.base import Case
+from .cases.images import AnyImage
+from .editors.base import Editor
+from .editors.controls import FromNoise
+from .editors.inversion import Inversion
+from .editors.one_way import OneWay
+from .experiments.compare import carry_out, open_folder, prepare
+from .experiments.execute import Outcome, encode, execute
+from .experiments.folder import check_writable
+from .experiments.methods import Way, choose
+from .experiments.names import load_model as load_named
+from .experiments.names import wrap_pipeline
+from .experiments.plan import planned
+from .experiments.probe import probe
+from .experiments.round_trip import round_trip
+from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
+from .experiments.words import Asked, CaseChoice, Method, known
+from .models.base import Model, Setup
+from .registry import EDITORS, SOLVERS
+from .reports.page import Compared, compared
+from .reports.progress import counted, visible, watched
+from .reports.results import Edited, Generated, Inverted, Reconstructed, parts, pictures_of
+from .reports.table import UNTRAINED
+from .solvers.base import Solver
+
+Options: TypeAlias = Mapping[str, Any]
+"""Options by name, as text or as values: {"flowedit.n_max": 20} or {"flowedit": {"n_max": 20}}; of the model under "model"."""
+
+Words: TypeAlias = str | Sequence[str]
+"""Names, one text with commas or several."""
+
+
+def load_model(
+    model: Any,
+    *,
+    kind: str | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    weights: str = "trained",
+    compiled: bool = False,
+    low_memory: bool = False,
+    quantise: str = "none",
+    options: Options | None = None,
+) -> Model[Any]:
+    """A model, to be used any number of times.
+
+    model: a name ("scenes", "flux-dev"; `fe list models` shows them), a folder or hub id, KIND:FOLDER, or a diffusers pipeline
+    object, which stays where and as it is. kind: what to take a folder or a pipeline for, where it does not say so itself:
+    "instaflow", "2rf" or "sd15" for a StableDiffusionPipeline. device: "auto" takes a GPU where there is one. dtype: what the
+    networks compute in: "float32", "bfloat16", "float16". weights: "random" for the full-size network without any download.
+    compiled: compile its blocks. low_memory: only the part that works is on the GPU. quantise: "int8" or "nf4". options: the
+    model's own, such as {"exact_time": False}.
+    Raises LookupError for an unknown name, ValueError (one sentence) if the model cannot be had.
+    """
+    if isinstance(model, str | Path):
+        spec = str(model) if kind is None else f"{kind}:{model}"
+        return load_named(spec, Setup(device, dtype, True, weights, compiled, low_memory, quantise), options)
+    setup = {"device": device, "dtype": dtype, "weights": weights, "compiled": compiled}
+    setup |= {"low_memory": low_memory, "quantise": quantise}
+    usual = Setup(device="auto")
+    for name, value in setup.items():
+        if value != getattr(usual, name):
+            raise ValueError(
+                f"{name}={value!r} cannot be had of a pipeline object, which stays as it is; change the pipeline itself"
+            )
+    return wrap_pipeline(model, kind, options)
+
+
+def edit(
+    model: Any,
+    image: Given,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    editor: str | Editor | None = None,
+    solver: str | Solver[Any] | None = None,
+    steps: int | None = None,
+    preset: str | None = None,
+    seed: int = 0,
+    options: Options | None = None,
+    mask: AnyImage | None = None,
+    side: int | None = None,
+    keep_path: bool = False,
+    progress: bool = True,
+) -> Edited:
+    """Edit one picture: FlowEdit by 28 Euler steps, unless a preset or the arguments say otherwise.
+
+    model: from `load_model`, or what it takes. image: a file, a Pillow image, an array (H, W, 3) of uint8 or of floats in [0,
+    1], a tensor (3, H, W) in [0, 1], or a case such as "scenes:7", which brings its prompts. source: what it shows. target:
+    what it should show. editor, solver: names or objects. preset: a method as published (`fe list presets`); what is given
+    beside it goes before it. seed: of the noise, on which nothing else depends: not the file's name, not the device. options:
+    see `Options`. mask: a picture, white where the picture may change, for editors that take one. side: pixels that the
+    shorter side is resized to. keep_path: keep pictures of the way from the source to the result. progress: show it in a
+    terminal or notebook.
+    Raises LookupError for unknown names, ValueError (one sentence) for what does not fit; FloatingPointError if the result
+    is not finite.
+    """
+    way = choose(editor, solver, steps, preset, options)
+    asked = subject(image).prompted(source, target)
+    loaded = _loaded(model, way.of_model)
+    fitted = fit(asked, loaded, side=side, mask=mask)
+    outcome = _execute("editing", way, loaded, fitted, seed, progress, keep_path=keep_path)
+    if keep_path and not outcome.edit.path:
+        raise ValueError("this editor has no path from the source to the result; do not ask for it")
+    path = pictures_of(outcome.edit.path, loaded)
+    return Edited(way.name, notes_of(loaded, fitted.notes), *parts(outcome), path=path)
+
+
+def invert(
+    model: Any,
+    image: Given,
+    *,
+    prompt: str | None = None,
+    solver: str | Solver[Any] = "euler",
+    steps: int = 28,
+    guidance: float = 1.0,
+    options: Options | None = None,
+    side: int | None = None,
+    progress: bool = True,
+) -> Inverted:
+    """Walk one picture to the noise that it would be generated from: the latent of what is given back.
+
+    prompt: what the picture shows (a case brings its own; otherwise nothing). guidance: other values than 1 are known to break
+    the inversion. All else, and what is raised: as in `edit`."""
+    way = choose(OneWay(up=True, guidance=guidance), solver, steps, None, options)
+    loaded = _loaded(model, way.of_model)
+    fitted = fit(_showing(subject(image), prompt), loaded, side=side)
+    outcome = _execute("inverting", way, loaded, fitted, 0, progress)
+    return Inverted(f"{way.walker}-{steps} to noise", notes_of(loaded, fitted.notes), *parts(outcome))
+
+
+def reconstruct(
+    model: Any,
+    image: Given,
+    *,
+    prompt: str | None = None,
+    solver: str | Solver[Any] = "euler",
+    steps: int = 28,
+    carry: bool = False,
+    options: Options | None = None,
+    side: int | None = None,
+    progress: bool = True,
+) -> Reconstructed:
+    """Invert one picture and generate it again, both with the same prompt at guidance 1, and measure what is lost.
+
+    prompt: what the picture shows (a case brings its own; otherwise nothing). carry: hand the state of an exactly reversible
+    solver from one way to the other. All else, and what is raised: as in `edit`."""
+    way = choose(Inversion.reconstruction(carry), solver, steps, None, options)
+    loaded = _loaded(model, way.of_model)
+    fitted = fit(_showing(subject(image), prompt), loaded, side=side)
+    with _watching("walking there and back", way, loaded, fitted.case, progress) as watch:
+        trip = round_trip(loaded, way.solver, steps, fitted.case, carry, watch)
+    name = f"{way.walker}-{steps} and back" + (", state carried" if carry else "")
+    return Reconstructed(name, notes_of(loaded, fitted.notes), *parts(trip.outcome), rmse=trip.rmse, psnr=trip.psnr)
+
+
+def generate(
+    model: Any,
+    prompt: str,
+    *,
+    solver: str | Solver[Any] = "euler",
+    steps: int = 28,
+    guidance: float = 3.5,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    noise: Tensor | None = None,
+    options: Options | None = None,
+    progress: bool = True,
+) -> Generated:
+    """Draw one picture from a prompt. guidance: how strongly the prompt is followed. size: (height, width) in pixels; the
+    model's own if not given. noise: what to start from in place of the seed's, (C, h, w), such as the latent that `invert`
+    gives. All else, and what is raised: as in `edit`."""
+    if noise is not None and (size is not None or seed):
+        raise ValueError("noise has a size and needs no seed; leave out size and seed")
+    editor = FromNoise(guidance) if noise is None else OneWay(up=False, guidance=guidance)
+    way = choose(editor, solver, steps, None, options)
+    loaded = _loaded(model, way.of_model)
+    small = 8 * loaded.multiple  # of a picture that only says where latents are
+    height, width = drawn_size(size, loaded) if noise is None else (loaded.side or small, loaded.side or small)
+    case = Case(ALONE, torch.zeros(3, height, width), prompt, prompt)
+    source = encode(loaded, [case])
+    start = source if noise is None else noise[None].to(source)
+    outcome = _execute("drawing", way, loaded, Fitted(case, None, ()), seed, progress, source=start)
+    return Generated(f"{way.walker}-{steps}", notes_of(loaded, ()), *parts(outcome))
+
+
+def compare(
+    model: Any = "scenes",
+    *,
+    methods: Words = (),
+    solvers: Words = (),
+    editors: Words = (),
+    steps: int | Sequence[int] = (),
+    match_nfe: int | None = None,
+    cases: str | None = None,
+    seeds: int | Sequence[int] = 0,
+    options: Options | None = None,
+    batch: int = 8,
+    out: str | Path | None = None,
+    pictures: bool = True,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Compared:
+    """Run solvers and editors over cases; what is left out suits the model, as in `fe compare`.
+
+    model: from `load_model`, or what it takes. methods: "EDITOR+SOLVER" or presets, in place of all `editors` with all
+    `solvers`; a sequence, or one text with commas. steps: counts for every method; without them a preset runs with its own.
+    match_nfe: as many steps as that many evaluations (network rows) for a picture allow. cases: "NAME", "NAME:COUNT" or
+    "folder:PATH". options: see `Options`, also of the case set. batch: cases that go through the model at once. out: folder of
+    the results; one under results/ if none is given. A run that was cut short goes on when it is asked for again; a finished
+    one is read again.
+    Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
+    """
+    asked = Asked(
+        methods=tuple(dict.fromkeys(map(Method.read, _words(methods)))),
+        solvers=tuple(known(SOLVERS, name) for name in _words(solvers)),
+        editors=tuple(known(EDITORS, name) for name in _words(editors)),
+        steps=_numbers(steps),
+        match_nfe=match_nfe,
+        cases=None if cases is None else CaseChoice.read(cases),
+        seeds=_numbers(seeds),
+    )
+    named = isinstance(model, str | Path)
+    loaded = None if named else _loaded(model, (options or {}).get("model", {}))
+    plan, faults = planned(asked, str(model) if named else type(loaded).__name__, Setup(device="auto"), options or {})
+    check_writable(Path(out or "results"))
+    prepared = prepare(plan, loaded)
+    folder = open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite)
+    console = Console(stderr=True)
+    with watched(console) if progress and visible(console) else nullcontext(_silent) as watch:
+        summaries = carry_out(prepared, folder, watch, batch=batch, pictures=pictures)
+    return compared(prepared, folder, summaries, faults)
+
+
+def _loaded(model: Any, options: Options) -> Model[Any]:
+    """The model itself, or what `load_model` makes of it. Raises ValueError if options are said of one that is there
+    already."""
+    if not isinstance(model, Model):
+        return load_model(model, options=options)
+    if options:
+        raise ValueError(f"the model is loaded already; give load_model its options ({', '.join(options)})")
+    return model
+
+
+def _execute(
+    doing: str,
+    way: Way,
+    model: Model[Any],
+    fitted: Fitted,
+    seed: int,
+    progress: bool,
+    source: Tensor | None = None,
+    keep_path: bool = False,
+) -> Outcome:
+    """One case through the model, with its progress shown."""
+    masks = None if fitted.mask is None else fitted.mask[None]
+    with _watching(doing, way, model, fitted.case, progress) as watch:
+        return execute(
+            model,
+            way.editor,
+            way.solver,
+            way.steps,
+            [fitted.case],
+            seed,
+            source=source,
+            masks=masks,
+            keep_path=keep_path,
+            watch=watch,
+        )
+
+
+@contextmanager
+def _watching(doing: str, way: Way, model: Model[Any], case: Case, progress: bool) -> Iterator[Callable[[int], None] | None]:
+    """What is to be told the number of network calls done, where somebody sees them."""
+    console = Console(stderr=True)
+    if not (progress and visible(console)):
+        yield None
+        return
+    foretold = probe(way.editor, way.solver, way.steps, model, (case.source, case.target)).calls
+    with counted(console, doing, foretold) as watch:
+        yield watch
+
+
+def _showing(given: Subject, prompt: str | None) -> Subject:
+    """The subject with one prompt for both ways: what was said, what it brings, or nothing."""
+    shown = (given.source or "") if prompt is None else prompt
+    return replace(given, source=shown, target=shown)
+
+
+def notes_of(model: Model[Any], notes: tuple[str, ...]) -> tuple[str, ...]:
+    """What was done to the input, and that the weights are random where they are."""
+    return notes if model.trained else (*notes, UNTRAINED)
+
+
+def _words(given: Words) -> Sequence[str]:
+    return [word.strip() for word in given.split(",")] if isinstance(given, str) else given
+
+
+def _numbers(given: int | Sequence[int]) -> tuple[int, ...]:
+    return (given,) if isinstance(given, int) else tuple(given)
+
+
+def _silent(done: int, total: int, failed: int) -> None:
+    """Nobody watches."""

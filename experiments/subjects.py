@@ -1,0 +1,142 @@
+"""What is to be worked on: a picture in any form, a case of a case set ("scenes:7"), or the pictures of a folder; fitted to a
+model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from ..cases.base import Case
+from ..cases.folder import LISTS, prompts
+from ..cases.images import AnyImage, mask_of, picture_of
+from ..cases.pictures import SUFFIXES, Picture, fitted
+from ..models.base import Model
+from ..registry import CASES
+from .names import build_cases
+
+ALONE = "picture"
+"""The case id of every picture that is in no case set: its noise depends on the seed alone."""
+
+USUAL_SIDE = 1024
+"""Of pictures drawn by a model that takes any size."""
+
+Given: TypeAlias = "AnyImage | Case"
+"""What may be given as a picture: see `images.AnyImage`; also "scenes:7", and a case."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One picture to work on: the `name` its results are called after, the picture, and its prompts (None where none is
+    known)."""
+
+    name: str
+    image: Given
+    source: str | None = None
+    target: str | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it is read from, if it is."""
+        return Path(self.image) if isinstance(self.image, str | Path) else None
+
+    def prompted(self, source: str | None, target: str | None) -> Subject:
+        """The same with other prompts where they are given. Raises ValueError if one is neither given nor known."""
+        shown, wanted = self.source if source is None else source, self.target if target is None else target
+        for name, prompt in (("source", shown), ("target", wanted)):
+            if prompt is None:
+                raise ValueError(f"{name} is missing: say what the picture shows, and what it should show")
+        return replace(self, source=shown, target=wanted)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A case whose picture suits a model, a mask (1, H, W) of the same size, and what was done to get them, one clause each."""
+
+    case: Case
+    mask: Tensor | None
+    notes: tuple[str, ...]
+
+
+def subject(image: Given) -> Subject:
+    """The one picture that `image` is. Raises ValueError (one sentence) if a case is named that does not exist."""
+    if isinstance(image, Case):
+        return Subject(image.id, image, image.source, image.target)
+    named = re.fullmatch(r"([\w-]+):(\d{1,6})", str(image)) if isinstance(image, str | Path) else None
+    if named and named[1] in CASES and not Path(named[0]).exists():
+        return _of_set(named[1], int(named[2]))
+    return Subject(Path(image).stem if isinstance(image, str | Path) else ALONE, image)
+
+
+def subjects(what: str) -> Sequence[Subject]:
+    """The pictures that `what` names: those of a folder, whose prompts come from its list of prompts, where it has one; or one.
+    Raises ValueError (one sentence) if there is nothing of that name, or nothing in it."""
+    return _of_folder(Path(what)) if Path(what).is_dir() else [subject(what)]
+
+
+def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: AnyImage | None = None) -> Fitted:
+    """The subject in a size that `model` takes, with the prompts that it brings ("" where it has none). side: pixels of the
+    shorter side, for a model that takes any size. mask: white where the picture may change.
+    Raises ValueError (one sentence) if something cannot be read or does not suit the model."""
+    if model.multiple == 0:
+        raise ValueError("this model has no pictures; compare its own cases with: fe compare --model mixture")
+    picture = Picture(subject.image.picture) if isinstance(subject.image, Case) else picture_of(subject.image)
+    if picture.pixels.ndim != 3:
+        raise ValueError(f"{subject.name} is no picture; name a file, a folder or a case of scenes")
+
+    def fitting(given: Picture) -> Picture:
+        return fitted(given, model.multiple, model.side or side or 0, square=model.side > 0)
+
+    shown = fitting(picture)
+    case = subject.image if isinstance(subject.image, Case) else Case(ALONE, shown.pixels, "", "")
+    case = replace(case, picture=shown.pixels, source=subject.source or "", target=subject.target or "")
+    if mask is None:
+        return Fitted(case, None, shown.notes)
+    masked = mask_of(mask, picture.pixels)
+    return Fitted(case, fitting(masked).pixels, (*shown.notes, *masked.notes))
+
+
+def drawn_size(asked: tuple[int, int] | None, model: Model[Any]) -> tuple[int, int]:
+    """The size (height, width) to draw a picture in: the one asked for, or the model's own.
+    Raises ValueError (one sentence) if the model does not draw in that size."""
+    side, multiple = model.side, model.multiple
+    if multiple == 0:
+        raise ValueError("this model draws no pictures; try --model scenes")
+    size = asked or (side or USUAL_SIDE, side or USUAL_SIDE)
+    if side and size != (side, side):
+        raise ValueError(f"this model draws {side}x{side} only, got the size {size[0]}x{size[1]}; leave it out")
+    if any(length < multiple or length % multiple for length in size):
+        raise ValueError(f"the size must be multiples of {multiple} for this model, got {size[0]}x{size[1]}")
+    return size
+
+
+def _of_folder(folder: Path) -> Sequence[Subject]:
+    if any((folder / name).is_file() for name in LISTS):
+        lines = prompts(folder)
+        names = _distinct([line.name for line in lines])
+        return [Subject(name, one.picture, one.source, one.target) for name, one in zip(names, lines, strict=True)]
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ValueError(f"the folder {str(folder)!r} has no pictures ({', '.join(SUFFIXES)})")
+    return [Subject(name, path) for name, path in zip(_distinct([path.name for path in files]), files, strict=True)]
+
+
+def _of_set(name: str, index: int) -> Subject:
+    taken = build_cases(name).take(index + 1)
+    if len(taken) <= index:
+        raise ValueError(f"{name}:{index} does not exist; {name} has the cases 0 to {len(taken) - 1}")
+    case = taken[index]
+    return Subject(f"{name}-{index}", case, case.source, case.target)
+
+
+def _distinct(files: Sequence[str]) -> list[str]:
+    """A name for the results of each file: without its suffix, unless two files differ in nothing else."""
+    stems = [file.rpartition(".")[0].replace("/", "-") for file in files]
+    return [
+        stem if stems.count(stem) == 1 else file.replace("/", "-").replace(".", "-")
+        for stem, file in zip(stems, files, strict=True)
+    ]

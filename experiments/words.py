@@ -1,0 +1,88 @@
+"""What a comparison is asked for, in words: read from text and held to the tables, with nothing built yet.
+
+Standard library only, so that a command line costs nothing before it is understood.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..registry import CASES, EDITORS, SOLVERS, RegistryError, Table
+from .presets import find_preset
+
+
+class Method(NamedTuple):
+    """An editor and the solver it walks with, by name; `preset` where both, their options and their steps are published."""
+
+    editor: str
+    solver: str
+    preset: str = ""
+
+    def __str__(self) -> str:
+        return self.preset or f"{self.editor}+{self.solver}"
+
+    @classmethod
+    def read(cls, text: str) -> Method:
+        """EDITOR+SOLVER, or the name of a preset. Raises RegistryError for unknown names, ValueError for what is neither."""
+        if "@" in text:
+            preset = find_preset(text)
+            return cls(preset.editor, preset.solver, text)
+        editor, plus, solver = text.partition("+")
+        if not (editor and plus and solver):
+            raise ValueError(f"{text!r} is no method; write EDITOR+SOLVER, such as flowedit+euler, or a preset")
+        return cls(known(EDITORS, editor), known(SOLVERS, solver))
+
+
+class CaseChoice(NamedTuple):
+    """A case set, how many of it, and the folder for a set that reads one."""
+
+    name: str
+    size: int | None = None
+    path: str | None = None
+
+    @classmethod
+    def read(cls, text: str) -> CaseChoice:
+        """NAME, NAME:COUNT or NAME:FOLDER. Raises RegistryError for an unknown name, ValueError for a count below 1."""
+        name, _, rest = text.partition(":")
+        known(CASES, name)
+        if not re.fullmatch(r"-?\d+", rest):
+            return cls(name, None, rest or None)
+        if int(rest) < 1:
+            raise ValueError(f"at least 1 case must be asked for, got {text!r}")
+        return cls(name, int(rest))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A comparison as it is asked for; what is left empty is chosen to suit the model (see `defaults`).
+
+    methods: in place of all editors with all solvers. steps: for every method; without them a preset runs with its own.
+    match_nfe: as many steps as that many evaluations (network rows) for a picture allow.
+    Raises ValueError for wishes that contradict each other.
+    """
+
+    methods: tuple[Method, ...] = ()
+    solvers: tuple[str, ...] = ()
+    editors: tuple[str, ...] = ()
+    steps: tuple[int, ...] = ()
+    match_nfe: int | None = None
+    cases: CaseChoice | None = None
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if self.methods and (self.solvers or self.editors):
+            raise ValueError("methods name editors and solvers already; leave out solvers and editors")
+        if self.steps and self.match_nfe is not None:
+            raise ValueError("match-nfe chooses the steps; leave out steps")
+        for name, low in (("steps", 1), ("seeds", 0)):
+            if any(count < low for count in getattr(self, name)):
+                raise ValueError(f"{name} must be whole numbers of at least {low}, got {getattr(self, name)}")
+
+
+def known(table: Table, name: str) -> str:
+    """`name`, held to the table. Raises RegistryError with the near names."""
+    if name not in table:
+        raise RegistryError(table.suggest(name))
+    return name
