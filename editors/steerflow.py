@@ -15,6 +15,7 @@ from ..models.base import Model
 from ..ode import Field, Tick, TimeGrid
 from ..options import OptionError, check, option
 from ..solvers.base import Solver, walk
+from ..solvers.euler import Euler
 from .base import Edit, Editor, Noise, Request
 from .path import followed, noise_free, walk_inside
 from .places import closed, packed, quantile_stretched, spread
@@ -24,19 +25,19 @@ Velocities = Callable[[Tick, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class SteerFlow(Editor):
-    """Dao et al. 2026 (arXiv 2604.01715); published with the solver uni-inv, which generates by Euler.
+    """Dao et al. 2026 (arXiv 2604.01715); published with the solver uni-inv.
 
-    Inverts under the source prompt and keeps every state X. On the way back, a step from t0 to t1 knows the source's velocity
-    v_s = (X(t1) - X(t0)) / (t1 - t0), and follows v_s + m (1 - t1^alpha) cos(v_t, v_s) (v_t - v_s) with v_t the velocity under
-    the target. The mask m has one value for every place of the latent: the length s of v_t - v_s over channels, with its
-    quantiles 1 - `quantile` and `quantile` put to 0 and 1, as sigmoid(temperature (s - 1/2)), closed by a square of `kernel`
-    places.
+    Inverts under the source prompt, by any solver, and keeps every state X. The way back is made of Euler steps: one from t0 to
+    t1 knows the source's velocity over it, v_s = (X(t1) - X(t0)) / (t1 - t0), and follows
+    v_s + m (1 - t1^alpha) cos(v_t, v_s) (v_t - v_s) with v_t the velocity under the target. The mask m has one value for every
+    place of the latent: the length s of v_t - v_s over channels, with its quantiles 1 - `quantile` and `quantile` put to 0 and
+    1, as sigmoid(temperature (s - 1/2)), closed by a square of `kernel` places.
     `cosine`: "places" averages the cosine over places, as the authors' codes do on FLUX; "whole" takes it of the whole latent,
     as theirs does on SD3. `mask_from`: "guided" takes s from v_t; "text" takes it from the velocity under the target alone, as
     theirs does on SD3: guidance is then v_empty + g (v_text - v_empty), two rows an evaluation, whatever the model's own is.
     With alpha 0 the source comes back up to rounding.
     The path is that of editing by inversion. With a mask in the request, the way back returns outside of it to the states of
-    the inversion. Costs `solver.nfe(N)` rows up and `solver.generator.nfe(N)` evaluations down.
+    the inversion. Costs `solver.nfe(N)` rows up and N evaluations down.
     Raises OptionError for options out of range, ValueError if the latents are no pictures.
     """
 
@@ -70,7 +71,7 @@ class SteerFlow(Editor):
         noisy, up = followed(latent, walk(solver, source, latent, rising), keep=True)
         inverted = dict(zip(rising.times, up, strict=True))
         steered = self._steered(self._velocities(model, request), inverted, model.packing)
-        walked = walk_inside(solver.generator, steered, noisy.x, grid, request.mask, inverted.__getitem__)
+        walked = walk_inside(Euler(), steered, noisy.x, grid, request.mask, inverted.__getitem__)
         result, back = followed(noisy.x, walked, keep_path)
         return Edit(result.x, noise_free(up, back) if keep_path else ())
 
