@@ -67,7 +67,7 @@ class FlowVelocity(Parameterisation):
         return noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diffusion(Parameterisation):
     """A diffusion model's network. `times`: the flow's time at each DDPM step, rising, float64. `config`: its scheduler's.
 
@@ -105,7 +105,7 @@ class Diffusion(Parameterisation):
         return torch.where(at, nearest, step), torch.where(at, self.times[nearest.long()], t).clamp(max=self.times[-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PredictedNoise(Diffusion):
     """The network estimates the noise e, so the image is (x - t e) / (1 - t), and the velocity, e minus that, is
     (e - x) / (1 - t)."""
@@ -115,11 +115,14 @@ class PredictedNoise(Diffusion):
         return (output - x) / _shaped(1.0 - t, x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PredictedV(Diffusion):
     """The network gives V = sqrt(a) noise - sqrt(1 - a) image (Salimans and Ho 2022, arXiv 2202.00512), so its estimates are
     image = sqrt(a) z - sqrt(1 - a) V and noise = sqrt(1 - a) z + sqrt(a) V, and the velocity, their difference, is
     ((2 t - 1) z + V) / s.
+
+    InstaFlow has been driven so, as if its network gave this V, and not a flow's velocity; to examine what that costs, it can
+    be here too.
     """
 
     def velocity(self, t: Tensor, x: Tensor, output: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from fe.options import OptionError
 from PIL import Image
 
 SCHEDULERS = ["DDIM", "DPMSolverMultistep", "EulerDiscrete", "FlowMatchEulerDiscrete", "PNDM"]
+FOREIGN = {"_class_name": "FluxPipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
 SOURCE, TARGET = "a large red star at the left", "a large blue heart at the left"
 
 
@@ -130,7 +131,7 @@ def test_the_safety_checker_is_not_loaded_and_old_files_load_in_silence(
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"_class_name": "FluxPipeline"}, "of class 'FluxPipeline', which this adapter cannot drive"),
+        (FOREIGN, "of class 'FluxPipeline', which this adapter cannot drive"),
         ({"unet": ["evil", "UNet2DConditionModel"]}, "is 'evil:UNet2DConditionModel'; it must be"),
         ({"scheduler": ["diffusers", "EvilScheduler"]}, "is 'diffusers:EvilScheduler'; it must be"),
         ({"text_encoder": [None, None]}, "it must be transformers:CLIPTextModel"),
