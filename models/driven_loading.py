@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .base import Setup
-from .loading import check_tokenizers, load_network, loading, quiet, read_index
+from .loading import check_tokenizers, files_of, load_network, loading, quiet, read_index
 from .preparing import placed
 from .schedules import check_flow
 
@@ -30,7 +30,8 @@ def load_any(source: str, setup: Setup) -> Any:
         kind = _pipeline_class(index.get("_class_name"), source)
         classes = {name: _part_class(name, entry, source) for name, entry in index.items() if _is_part(name, entry)}
         with loading(source):
-            parts = {name: _part(found, source, name, setup) for name, found in classes.items()}
+            files = files_of(source, setup.local_only)
+            parts = {name: _part(found, files, name, setup) for name, found in classes.items()}
             pipeline = kind(**parts, **_settings(kind, index))
     check_tokenizers(pipeline, source)
     return placed(pipeline, setup)

@@ -58,6 +58,7 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
     wanted = {**layout.networks, **layout.others}
     absent = {name for name in layout.optional if index.get(name, [None]) == [None, None]}
     names = {name: _class_name(index, name, allowed, source) for name, allowed in wanted.items() if name not in absent}
+    files = files_of(source, setup.local_only)
     with loading(source), quiet():
         import diffusers  # takes seconds: only when a model is wanted
 
@@ -65,9 +66,9 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
         for name, target in names.items():
             if name in layout.networks:
                 dtype = torch.float32 if name == "vae" else setup.torch_dtype
-                parts[name] = load_network(_resolve(target), source, name, dtype, setup.local_only)
+                parts[name] = load_network(_resolve(target), files, name, dtype, setup.local_only)
             else:
-                parts[name] = _resolve(target).from_pretrained(source, subfolder=name, local_files_only=setup.local_only)
+                parts[name] = _resolve(target).from_pretrained(files, subfolder=name, local_files_only=setup.local_only)
         pipeline = getattr(diffusers, layout.pipelines[0])(**parts)
     check_tokenizers(pipeline, source)
     return placed(pipeline, setup)
@@ -75,14 +76,7 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
 
 def read_index(source: str, local_only: bool) -> dict[str, Any]:
     """The parsed model index, read before anything that it names is imported."""
-    if Path(source).is_dir():
-        path = Path(source, INDEX)
-        if not path.is_file():
-            raise ValueError(f"the folder {source!r} holds no {INDEX}; save a pipeline there with its save_pretrained")
-    elif Path(source).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        raise ValueError(f"{source!r} is neither a folder nor a hub id of the form OWNER/NAME")
-    else:
-        path = _index_from_hub(source, local_only)
+    path = _index_path(source, local_only)
     with loading(source):
         index = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(index, dict):
@@ -90,17 +84,32 @@ def read_index(source: str, local_only: bool) -> dict[str, Any]:
     return index
 
 
-def _index_from_hub(source: str, local_only: bool) -> Path:
-    from huggingface_hub import hf_hub_download
+def files_of(source: str, local_only: bool) -> str:
+    """Where the libraries are to read the model `source` from. If no hub may be asked, that is the folder of what was
+    downloaded: given a hub id, huggingface_hub asks about other things nonetheless."""
+    return str(_index_path(source, local_only).parent) if local_only else source
 
+
+def _index_path(source: str, local_only: bool) -> Path:
+    if Path(source).is_dir():
+        path = Path(source, INDEX)
+        if not path.is_file():
+            raise ValueError(f"the folder {source!r} holds no {INDEX}; save a pipeline there with its save_pretrained")
+        return path
+    if Path(source).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        raise ValueError(f"{source!r} is neither a folder nor a hub id of the form OWNER/NAME")
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    hint = f"`hf download {source}` fetches it (after `hf auth login`, where its page asks to accept a licence)"
+    if local_only:
+        found = try_to_load_from_cache(source, INDEX)
+        if not isinstance(found, str):
+            raise ValueError(f"the model {source!r} is not on this machine; {hint}")
+        return Path(found)
     try:
-        return Path(hf_hub_download(source, INDEX, local_files_only=local_only))
+        return Path(hf_hub_download(source, INDEX))
     except (OSError, ValueError) as fault:
-        reason = "is not on this machine" if local_only else f"cannot be fetched ({first_line(fault)})"
-        raise ValueError(
-            f"the model {source!r} {reason}; `hf download {source}` fetches it "
-            "(after `hf auth login`, where its page asks to accept a licence)"
-        ) from fault
+        raise ValueError(f"the model {source!r} cannot be fetched ({first_line(fault)}); {hint}") from fault
 
 
 def _class_name(index: Mapping[str, Any], name: str, allowed: tuple[str, ...], source: str) -> str:

@@ -34,7 +34,7 @@ def check_flow(index: Mapping[str, Any], source: str) -> None:
     name = scheduler[1] if isinstance(scheduler, list) and len(scheduler) == 2 else None
     if name in NOISY:
         raise ValueError(
-            f"the model {source!r} is no flow: a {index.get('_class_name')} with a {name} has a network that predicts noise on a "
-            "variance-preserving schedule, not a velocity from noise to image; use FLUX, SD3, InstaFlow or another pipeline with "
-            "a FlowMatchEulerDiscreteScheduler"
+            f"the model {source!r} is no flow: a {index.get('_class_name')} with a {name} has a network that predicts noise on "
+            "a variance-preserving schedule, not a velocity from noise to image; use FLUX, SD3, InstaFlow or another pipeline "
+            "with a FlowMatchEulerDiscreteScheduler"
         )

@@ -75,7 +75,7 @@ def test_models_of_full_size_edit_and_say_what_it_costs(name: str, side: int) ->
 @torch.inference_mode()
 def test_models_of_full_size_lose_little_in_bfloat16(name: str, side: int) -> None:
     """The same random weights, in float32 and rounded."""
-    fine = load_model(name, Setup(device="cuda", weights="random"))
+    fine: Any = load_model(name, Setup(device="cuda", weights="random"))
     x = torch.randn(fine.encode(torch.zeros(1, 3, side, side)).shape, generator=torch.Generator().manual_seed(0)).cuda()
     condition = fine.condition(["a cat"], 1.0)
     expected = {t: fine.velocity(t, x, condition) for t in (0.1, 0.5, 0.9)}
