@@ -30,7 +30,9 @@ def guided(text: Tensor, negative: Callable[[], Tensor], guidance: float) -> Ten
 
 def rescaled(mixed: Tensor, text: Tensor) -> Tensor:
     """`mixed` with the norm that `text` has along the last dimension."""
-    return mixed * (text.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True))
+    norms = [torch.linalg.vector_norm(value, dim=-1, keepdim=True) for value in (text, mixed)]
+    result: Tensor = mixed * (norms[0] / norms[1])
+    return result
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -54,7 +56,8 @@ def lumina2(pipeline: Any, t: float, x: Tensor, texts: Any, guidance: float) -> 
     ((embeds, mask, negative, negative_mask),) = texts
 
     def call(text: Tensor, where: Tensor) -> Tensor:
-        return -pipeline.transformer(x, torch.full((len(x),), 1.0 - t), text, where, return_dict=False)[0]
+        output: Tensor = pipeline.transformer(x, torch.full((len(x),), 1.0 - t), text, where, return_dict=False)[0]
+        return -output
 
     text = call(embeds, mask)
     mixed = guided(text, lambda: call(negative, negative_mask), guidance)
@@ -153,7 +156,7 @@ def flux2_klein(pipeline: Any, t: float, x: Tensor, texts: Any, guidance: float)
             hidden_states=rearrange(x, "b c h w -> b (h w) c"),
             encoder_hidden_states=text[0],
             timestep=torch.full((len(x),), t),
-            img_ids=places(*x.shape[2:], 4).expand(len(x), -1, -1),
+            img_ids=places(x.shape[2], x.shape[3], 4).expand(len(x), -1, -1),
             txt_ids=text[1],
             return_dict=False,
         )[0]
@@ -230,8 +233,8 @@ def test_euler_is_the_pipelines_own_sampling(model_of: Callable[[str], DrivenMod
         **({"use_resolution_binning": False} if name == "sana" else {}),
     )
     ours = integrate(Euler(), model.field(model.condition(PROMPTS, guidance)), x, model.grid(5, x.shape)).x
-    unpacked = {"qwen_image": spatial, "chroma": spatial, "flux2_klein": lambda own, x: own.mT.reshape(x.shape)}
-    own = unpacked.get(name, lambda own, x: own)(seen[-1], x)
+    own = seen[-1].mT.reshape(x.shape) if name == "flux2_klein" else seen[-1]
+    own = spatial(own, x) if name in ("qwen_image", "chroma") else own
     assert len(seen) == 5
     torch.testing.assert_close(ours, own, rtol=0, atol=1e-5)
 
