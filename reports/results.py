@@ -119,5 +119,6 @@ def pictures_of(path: Sequence[Tensor], model: Model[Any]) -> Mapping[int, Tenso
 
 
 def spent(cost: Cost) -> str:
-    """A cost in words."""
-    return f"{cost.calls} calls, {cost.rows} rows, {cost.seconds:.2f} s"
+    """A cost in words; the memory is the GPU's, or that of the whole process where the network runs on the CPU."""
+    peak = "" if cost.peak_bytes is None else f", {cost.peak_bytes / 1e9:.2f} GB at its peak"
+    return f"{cost.calls} calls, {cost.rows} rows, {cost.seconds:.2f} s{peak}"

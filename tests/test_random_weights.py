@@ -153,22 +153,12 @@ def test_the_stand_in_tokenizer_knows_every_word() -> None:
 @pytest.mark.parametrize("name", ["flux-dev", "sd3.5-medium", "2rf"])
 @pytest.mark.parametrize("method", [["--editor", "flowedit"], ["--editor", "injection", "--solver", "fireflow"]])
 def test_the_command_edits_with_random_weights(name: str, method: list[str], tmp_path: Path) -> None:
-    words = [
-        "edit",
-        "scenes:7",
-        "--source",
-        "a cat",
-        "--target",
-        "a dog",
-        "--model",
-        name,
-        "--weights",
-        "random",
-        "--steps",
-        "2",
-    ]
-    done = CliRunner().invoke(main, [*words, *method, "--dtype", "bf16", "--out", str(tmp_path)], catch_exceptions=False)
+    words = ["edit", "scenes:7", "--source", "a cat", "--target", "a dog", "--steps", "2", "--side", "128"]
+    words += ["--model", name, "--weights", "random", "--dtype", "bf16", "--out", str(tmp_path)]
+    done = CliRunner().invoke(main, [*words, *method], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert "random weights" in done.output
+    assert " GB at its peak" in done.output
     assert len(list(tmp_path.glob("scenes-7.*.png"))) == 1
 
 
