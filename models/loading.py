@@ -153,10 +153,11 @@ def check_tokenizers(pipeline: Any, source: str) -> None:
         encoder = parts.get(name.replace("tokenizer", "text_encoder"))
         if not name.startswith("tokenizer") or parts[name] is None or encoder is None:
             continue
+        known = len(getattr(parts[name], "tokenizer", parts[name]))  # or it is part of a processor
         wanted = encoder.config.get_text_config().vocab_size
-        if len(parts[name]) < wanted // 2:
+        if known < wanted // 2:
             raise ValueError(
-                f"a tokenizer of the model {source!r} knows {len(parts[name])} of {wanted} tokens; "
+                f"a tokenizer of the model {source!r} knows {known} of {wanted} tokens; "
                 "its vocabulary file is missing, fetch the model again"
             )
 
