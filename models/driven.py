@@ -68,8 +68,8 @@ class DrivenModel(Model[DrivenCondition]):
         self.kind = kind_of(pipeline)
         self.network: nn.Module = network_of(pipeline)
         self.dtype: torch.dtype = network_of(pipeline).dtype
-        self._small: Size = (2 * self.multiple, 3 * self.multiple)
         with self._explained():
+            self._small: Size = (2 * self.multiple, 3 * self.multiple)
             self._examine()
         if pipeline.components.get("vae") is not None:
             self._check_codec()
@@ -189,10 +189,9 @@ class DrivenModel(Model[DrivenCondition]):
                 self.kind = counted
         latents = self.kind.latents(seen.state, self._small)
         self._channels, self._scale = latents.shape[1], self._small[0] // latents.shape[2]
-        if latents.shape[2:] != tuple(side // self._scale for side in self._small):
-            raise ValueError(
-                f"it makes latents {tuple(latents.shape)} of a picture of {self._small[1]}x{self._small[0]} pixels"
-            )
+        if latents.ndim != 4 or tuple(side * self._scale for side in latents.shape[2:]) != self._small:
+            height, width = self._small
+            raise ValueError(f"of a picture of {width}x{height} pixels it makes latents {tuple(latents.shape)}")
         self._packing = self.multiple // self._scale if seen.state.ndim == 3 else 1
         given = self.kind.given(latents.to(self.dtype))
         again = evaluate(self.pipeline, self.kind.arguments([""], 1.0, self._small, 1, given), texts, MIDDLE)

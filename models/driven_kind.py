@@ -111,6 +111,8 @@ def kind_of(pipeline: Any) -> Kind:
     for needed in ("prompt", "latents", "height", "width", "num_inference_steps", "output_type"):
         if needed not in known:
             raise ValueError(f"{name} takes no {needed!r}, so its velocity cannot be asked for")
+    if getattr(pipeline, "encode_prompt", None) is None:
+        raise ValueError(f"{name} has no encode_prompt, so its prompts cannot be encoded once and for all")
     denoisers = [key for key, part in pipeline.components.items() if _denoises(key) and part is not None]
     if len(denoisers) != 1:
         raise ValueError(f"{name} has {len(denoisers)} denoising networks ({', '.join(denoisers)}); only one can be driven")
@@ -132,7 +134,9 @@ def embeds_guidance(pipeline: Any) -> bool:
 
 
 def tokenizers(pipeline: Any) -> list[Any]:
-    return [part for key, part in pipeline.components.items() if key.startswith("tokenizer") and part is not None]
+    """All of them, taken out of the processors that some are part of."""
+    found = [part for key, part in pipeline.components.items() if key.startswith("tokenizer") and part is not None]
+    return [getattr(part, "tokenizer", part) for part in found]
 
 
 def parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
