@@ -27,7 +27,7 @@ def picture_of(image: AnyImage) -> Picture:
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         return of_image(_uint8(image))
     if isinstance(image, np.ndarray):
-        channels_last = torch.from_numpy(np.ascontiguousarray(image))
+        channels_last = torch.from_numpy(np.array(image))  # a copy: the array may be read-only
         return Picture(_checked(channels_last.movedim(-1, 0) if image.ndim == 3 else channels_last, image))
     if isinstance(image, Tensor):
         return Picture(_checked(image.detach(), image))

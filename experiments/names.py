@@ -113,6 +113,10 @@ class Wrapping(Protocol):
 def wrap_pipeline(pipeline: Any, kind: str | None = None, options: Options | None = None) -> Model[Any]:
     """The model around a pipeline object, whose parts stay where and as they are. kind: the registry name of the model, where
     the pipeline's class does not decide it. Raises RegistryError, OptionError, or ValueError if it cannot be driven."""
+    from diffusers import DiffusionPipeline  # takes seconds, unless a pipeline is at hand
+
+    if not isinstance(pipeline, DiffusionPipeline):
+        raise ValueError(f"a model is a name, a folder, a hub id or a diffusers pipeline, got {type(pipeline).__name__}")
     loader = build_loader(kind or pipeline_kind(type(pipeline).__name__), options)
     if not isinstance(loader, Wrapping):
         raise ValueError(f"a model of the kind {kind!r} is not made around a pipeline object; give its folder or name")

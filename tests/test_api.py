@@ -1,0 +1,264 @@
+"""The package in Python: equal to the command line, whatever form model and picture come in, and gone without a trace."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fe
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from fe.cases.pictures import read
+from fe.cli.main import main
+from fe.models.flux import FluxModel
+from fe.solvers.euler import Euler
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+WORDS = {"source": "a red star", "target": "a blue heart"}
+SHORT: dict[str, Any] = {**WORDS, "steps": 4, "seed": 3}
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 256, (35, 48, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(values).save(path)
+    return path
+
+
+@pytest.fixture(params=["flux", "sd3", "instaflow"])
+def pipeline(request: pytest.FixtureRequest) -> Any:
+    """A toy pipeline of each adapter, under the name of its kind."""
+    builders = {"flux": "tiny_pipeline", "sd3": "tiny_sd3", "instaflow": "tiny_unet"}
+    build = request.getfixturevalue(builders[request.param])
+    return request.param, build(guided=True) if request.param == "flux" else build()
+
+
+@pytest.fixture
+def tiny(tiny_pipeline: Callable[..., Any]) -> Any:
+    return fe.load_model(tiny_pipeline(guided=True))
+
+
+def command(*words: str | Path) -> str:
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_object_folder_and_command_line_give_identical_latents(pipeline: tuple[str, Any], photo: Path, tmp_path: Path) -> None:
+    kind, built = pipeline
+    folder = tmp_path / "saved"
+    built.save_pretrained(folder)
+    by_object = fe.edit(fe.load_model(built, kind=kind), photo, **SHORT)
+    by_folder = fe.edit(fe.load_model(folder, kind=kind, device="cpu"), photo, **SHORT)
+    words = ["--source", WORDS["source"], "--target", WORDS["target"], "--steps", "4", "--seed", "3", "--device", "cpu"]
+    command("edit", photo, *words, "--model", f"{kind}:{folder}", "--save-latents", "--out", tmp_path / "out")
+    by_command = load_file(tmp_path / "out" / "photo.flowedit-euler-4.safetensors")["latent"]
+    assert torch.equal(by_object.latent, by_folder.latent)
+    assert torch.equal(by_object.latent, by_command)
+    written = read(tmp_path / "out" / "photo.flowedit-euler-4.png").pixels
+    assert (written - by_object.pixels).abs().max() <= 0.51 / 255
+    assert not torch.equal(fe.edit(fe.load_model(built, kind=kind), photo, **SHORT | {"seed": 4}).latent, by_object.latent)
+
+
+def traces(pipeline: Any) -> dict[str, Any]:
+    """All that a call could leave on a pipeline: hooks, attributes, modes, the scheduler's state."""
+    seen: dict[str, Any] = {"": sorted(vars(pipeline)), "scheduler": sorted(vars(pipeline.scheduler).items(), key=str)}
+    for part, module in pipeline.components.items():
+        if isinstance(module, torch.nn.Module):
+            for name, inner in module.named_modules():
+                hooks = (len(inner._forward_hooks), len(inner._forward_pre_hooks), len(inner._backward_hooks))
+                seen[f"{part}.{name}"] = (hooks, inner.training, sorted(vars(inner)), id(getattr(inner, "processor", None)))
+            seen[f"{part}:"] = {name: weight.sum().item() for name, weight in module.state_dict().items()}
+    return {name: repr(value) for name, value in seen.items()}
+
+
+@dataclass(frozen=True)
+class Failing(Euler):  # type: ignore[misc]
+    """A solver that breaks after its first evaluation."""
+
+    def step(self, slope: Any, t0: float, t1: float, x: Tensor, state: None) -> Any:
+        slope(t0, x)
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("editor", ["flowedit", "injection", "inversion"])
+def test_nothing_is_left_on_the_pipeline(pipeline: tuple[str, Any], photo: Path, editor: str) -> None:
+    kind, built = pipeline
+    fe.load_model(built, kind=kind).condition(["a star"], 1.0)  # transformers keeps hooks of its own from a first use
+    before = traces(built)
+    fe.edit(fe.load_model(built, kind=kind), photo, **SHORT, editor=editor)
+    fe.generate(fe.load_model(built, kind=kind), "a star", steps=2, size=(32, 48))
+    with pytest.raises(ZeroDivisionError):
+        fe.edit(fe.load_model(built, kind=kind), photo, **SHORT, editor=editor, solver=Failing())
+    assert traces(built) == before
+
+
+def test_a_picture_may_come_in_any_form(tiny: Any, photo: Path) -> None:
+    image = Image.open(photo)
+    bytes_ = np.asarray(image)
+    floats = bytes_.astype(np.float32) / np.float32(255)
+    forms = [photo, str(photo), image, bytes_, floats, torch.from_numpy(floats).permute(2, 0, 1)]
+    edits = [fe.edit(tiny, form, **SHORT) for form in forms]
+    for edit in edits[1:]:
+        assert torch.equal(edit.latent, edits[0].latent)
+    assert edits[0].notes == ("the middle 48x32 of 48x35 is used",)
+    layered = Image.new("RGBA", (48, 32), (255, 0, 0, 0))
+    assert fe.edit(tiny, layered, **SHORT).notes == ("its transparency is laid on white",)
+
+
+def test_a_file_s_name_does_not_matter(tiny: Any, photo: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    assert torch.equal(fe.edit(tiny, photo, **SHORT).latent, fe.edit(tiny, other, **SHORT).latent)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 3, 48), np.float32), r"an array \(H, W, 3\) or a tensor \(3, H, W\), got \(4, 3, 48\)"),
+        (np.zeros((48, 48, 2), np.uint8), r"as an array is \(H, W, 3\), got \(48, 48, 2\)"),
+        (np.zeros((48, 48, 3), np.int64), "uint8 in an array, or floats in"),
+        (torch.full((3, 48, 48), 1.5), r"floats are in \[0, 1\], got 1.5 to 1.5"),
+        (torch.full((3, 48, 48), float("nan")), r"floats are in \[0, 1\], got nan"),
+        (7, "got int"),
+        ("nowhere.png", "there is no file 'nowhere.png'"),
+    ],
+)
+def test_pictures_that_are_none_are_refused(tiny: Any, image: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fe.edit(tiny, image, **SHORT)
+
+
+def test_an_edited_picture_shows_and_saves_itself(tiny: Any, photo: Path, tmp_path: Path) -> None:
+    edited = fe.edit(tiny, photo, **SHORT, keep_path=True, options={"flowedit": {"n_max": 4}})
+    assert repr(edited).startswith("Edited(flowedit-euler-4: 48x32, 4 calls, 8 rows, ")
+    assert repr(edited).endswith("  the middle 48x32 of 48x35 is used")
+    shown = Image.open(io.BytesIO(edited._repr_png_()))
+    place = edited.save(tmp_path / "new" / "edited.png", latent=True)
+    saved = read(place).pixels
+    for picture in (shown, edited.picture):
+        assert torch.equal(torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255, saved)
+    assert (saved - edited.pixels).abs().max() <= 0.51 / 255
+    assert torch.equal(load_file(place.with_suffix(".safetensors"))["latent"], edited.latent)
+    assert list(edited.path) == [0, 1, 2, 3, 4]
+    assert torch.equal(edited.path[4], edited.pixels)
+    assert edited.strip().width > 5 * 128 - 1
+    edited.pixels.requires_grad_()  # results are tensors like any other
+    with pytest.raises(ValueError, match=r"end in \.png"):
+        edited.save(tmp_path / "edited.jpg")
+    with pytest.raises(ValueError, match="keep_path=True"):
+        fe.edit(tiny, photo, **SHORT).strip()
+
+
+def test_editors_and_solvers_may_be_objects(tiny: Any, photo: Path) -> None:
+    named = fe.edit(tiny, photo, **SHORT, editor="inversion", solver="heun", options={"inversion.target_guidance": 2})
+    objects = fe.edit(tiny, photo, **SHORT, editor=fe.EDITORS["inversion"](target_guidance=2.0), solver=fe.SOLVERS["heun"]())
+    assert torch.equal(named.latent, objects.latent)
+    with pytest.raises(ValueError, match=r"inversion.carry belongs to nothing in this run"):
+        fe.edit(tiny, photo, **SHORT, editor=fe.EDITORS["inversion"](), options={"inversion.carry": True})
+
+
+def test_both_halves_of_an_inversion_are_a_reconstruction(tiny: Any, photo: Path) -> None:
+    noise = fe.invert(tiny, photo, prompt="a red star", solver="fireflow", steps=5)
+    again = fe.generate(tiny, "a red star", solver="fireflow", steps=5, guidance=1.0, noise=noise.latent)
+    whole = fe.reconstruct(tiny, photo, prompt="a red star", solver="fireflow", steps=5)
+    assert torch.equal(again.latent, whole.latent)
+    assert noise.cost.calls + again.cost.calls == whole.cost.calls == 12
+    source = fe.edit(tiny, photo, **SHORT, editor="no-edit")
+    assert not torch.allclose(noise.latent, source.latent, atol=0.1)
+    carried = fe.reconstruct(tiny, photo, solver="alf", steps=5, carry=True)
+    assert (carried.latent - source.latent).abs().max() < 1e-4
+    assert carried.rmse == pytest.approx(255 * (carried.pixels - shown(photo)).square().mean().sqrt().item(), rel=1e-4)
+    assert "RMSE" in repr(carried)
+
+
+def shown(photo: Path) -> Tensor:
+    """The part of the photo that the toy model takes."""
+    return read(photo).pixels[:, 1:33]
+
+
+def test_generating_is_the_commands(tiny_scenes: str, tmp_path: Path) -> None:
+    star = "a large red star at the left on a striped blue background"
+    command("generate", "--prompt", star, "--steps", "2", "--seed", "5", "--model", tiny_scenes, "--out", tmp_path)
+    drawn = fe.generate(fe.load_model(tiny_scenes), star, steps=2, seed=5)
+    assert (read(next(tmp_path.glob("*.png"))).pixels - drawn.pixels).abs().max() <= 0.51 / 255
+    with pytest.raises(ValueError, match="draws 64x64 only"):
+        fe.generate(fe.load_model(tiny_scenes), star, size=(32, 32))
+    with pytest.raises(ValueError, match="leave out size and seed"):
+        fe.generate(fe.load_model(tiny_scenes), star, noise=drawn.latent, seed=1)
+
+
+def test_a_mask_keeps_the_rest(tiny: Any, photo: Path, tmp_path: Path) -> None:
+    mask = np.zeros((35, 48), np.uint8)
+    mask[:, 24:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    plain, masked = (fe.edit(tiny, photo, **SHORT, mask=one) for one in (None, tmp_path / "mask.png"))
+    source = fe.edit(tiny, photo, **SHORT, editor="no-edit")
+    left = source.latent.shape[-1] // 2
+    assert torch.equal(masked.latent[..., :left], source.latent[..., :left])
+    assert (masked.latent[..., left:] - source.latent[..., left:]).abs().max() > 0.01
+    assert (plain.latent[..., :left] - source.latent[..., :left]).abs().max() > 0.01
+    small = Image.fromarray(mask).resize((96, 70))
+    assert "the mask is resized from 96x70 to 48x35" in fe.edit(tiny, photo, **SHORT, mask=small).notes
+    with pytest.raises(ValueError, match=r"takes no mask; .*flowedit"):
+        fe.edit(tiny, photo, **SHORT, editor="no-edit", mask=tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="the mask is 40x40 and the picture 48x35"):
+        fe.edit(tiny, photo, **SHORT, mask=np.zeros((40, 40), np.uint8))
+
+
+def test_progress_counts_the_calls_that_are_foretold(tiny: Any, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr("fe.api.Console", lambda stderr: terminal)
+    fe.edit(tiny, photo, **SHORT, progress=False)
+    assert screen.getvalue() == ""
+    calls = fe.edit(tiny, photo, **SHORT, editor="inversion", solver="midpoint").cost.calls
+    assert "editing" in screen.getvalue()
+    assert f"{calls}/{calls} calls" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+
+
+def test_it_is_quiet_elsewhere(tiny: Any, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fe.edit(tiny, photo, **SHORT)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"device": "cpu"}, "device='cpu' cannot be had of a pipeline object"),
+        ({"dtype": "bfloat16"}, "dtype='bfloat16' cannot be had"),
+        ({"quantise": "int8"}, "quantise='int8' cannot be had"),
+        ({"low_memory": True}, "low_memory=True cannot be had"),
+        ({"options": {"exact_tme": False}}, "did you mean exact_time"),
+        ({"kind": "scenes"}, "'scenes' is not made around a pipeline object"),
+    ],
+)
+def test_what_a_pipeline_object_cannot_be_given_is_refused(
+    tiny_pipeline: Callable[..., Any], given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fe.load_model(tiny_pipeline(guided=True), **given)
+
+
+def test_models_that_are_none_are_refused(tiny_unet: Callable[[], Any], tiny: Any, photo: Path) -> None:
+    with pytest.raises(ValueError, match=r'kind="instaflow" or kind="sd15"'):
+        fe.load_model(tiny_unet())
+    with pytest.raises(ValueError, match="a model is a name, a folder, a hub id or a diffusers pipeline, got int"):
+        fe.load_model(3)
+    with pytest.raises(LookupError, match="did you mean scenes"):
+        fe.edit("sceens", photo, **SHORT)
+    with pytest.raises(ValueError, match=r"the model is loaded already; give load_model its options \(exact_time\)"):
+        fe.edit(tiny, photo, **SHORT, options={"model.exact_time": False})
+    assert isinstance(fe.load_model(tiny.pipeline, options={"exact_time": False}), FluxModel)
+    with pytest.raises(ValueError, match="target is missing"):
+        fe.edit(tiny, photo, source="a star")
