@@ -131,6 +131,18 @@ def test_one_row_a_step_each_way(steps: int, n_max: int | None, walked: int) -> 
     assert probe(editor, build_solver("euler"), steps, MixtureModel(), ("source", "target")) == (2 * walked, 2 * walked, 1)
 
 
+@pytest.mark.parametrize(("steps", "n_max"), [(9, None), (4, 2)])
+def test_there_is_one_draw_and_it_is_that_of_the_last_step(steps: int, n_max: int | None) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def noise(step: int, draw: int = 0) -> Tensor:
+        asked.append((step, draw))
+        return torch.zeros_like(LATENT)
+
+    run(MixtureModel(), replace(PLAIN, n_max=n_max), LATENT, ("source", "target"), steps, noise)
+    assert asked == [(1, 0)]
+
+
 def test_a_result_does_not_depend_on_what_is_beside_it() -> None:
     together = execute(MixtureModel(), PLAIN, build_solver("euler"), 8, CASES, seed=3).latents
     for row, case in enumerate(CASES):

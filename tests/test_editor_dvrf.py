@@ -189,6 +189,27 @@ def test_every_step_asks_for_the_draws_of_its_own_number() -> None:
 
     on_mixture(replace(PLAIN, n_max=2, n_avg=2), noise=noise)
     assert asked == [(2, 0), (2, 1), (1, 0), (1, 1)]
+    asked.clear()
+    on_mixture(replace(PLAIN, n_max=1, n_avg=2, order="random"), steps=9, noise=noise)
+    assert asked == [(9, 2), (9, 0), (9, 3), (9, 1)]  # each draw's knot is picked by a draw of its own
+
+
+def test_draws_are_averaged() -> None:
+    """Where velocities do not depend on the draw, any number of draws gives the same."""
+    one, three = (run(Straight(), replace(PLAIN, n_avg=n), LATENT, ("source", "target"), 6, NOISE)[0].latent for n in (1, 3))
+    assert (one - LATENT).abs().max() > 0.01
+    torch.testing.assert_close(one, three, atol=1e-5, rtol=0)
+
+
+def test_the_first_random_steps_are_those_of_the_whole_run() -> None:
+    """In random order n_max counts steps, and rates and shifts start at the first."""
+    whole, first = (
+        run(Straight(), replace(PLAIN, order="random", n_max=n_max), LATENT, ("source", "target"), 10, NOISE)[0].path
+        for n_max in (None, 4)
+    )
+    assert len(first) == 5
+    torch.testing.assert_close(torch.stack(first), torch.stack(whole[:5]), atol=1e-6, rtol=0)
+    assert (whole[4] - LATENT).abs().max() > 1e-3
 
 
 def test_the_last_steps_alone_are_those_of_the_whole_run() -> None:

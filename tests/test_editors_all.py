@@ -22,14 +22,14 @@ from torch import Tensor
 STEPS = 5
 CASES = ScenesCases().take(3)
 every_editor = pytest.mark.parametrize("name", sorted(EDITORS.builtin))
-masked = sorted(name for name in EDITORS.builtin if EDITORS[name].takes_mask)
+masked = sorted(name for name in EDITORS.builtin if build_editor(name).takes_mask)
 
 
 @pytest.fixture(scope="module")
 def model(tiny_scenes: str) -> Any:
     """Its network computes in float64, so that what rounding does to batches of different sizes (and steep masks and high
     guidance make of it) is not taken for a case's dependence on others."""
-    model = load_model(tiny_scenes, Setup())
+    model: Any = load_model(tiny_scenes, Setup())
     model.network.double()
     model.dtype = torch.float64
     return model
