@@ -83,7 +83,7 @@ class RFInversion(Editor):
 
     def _check_solver(self, solver: Solver[Any]) -> None:
         if self.grid == "published":
-            require_euler(solver, "RF-Inversion on its published grid (grid=consistent has other steps)")
+            require_euler(solver, "RF-Inversion on its published grid")
         elif self.sde:
             require_euler(solver, "RF-Inversion's stochastic form")
         else:

@@ -13,7 +13,7 @@ from fe.editors.base import Edit, Request
 from fe.editors.inversion import Inversion
 from fe.editors.uni_edit import UniEdit
 from fe.experiments.meter import Meter, metered
-from fe.experiments.names import build_editor, build_solver
+from fe.experiments.names import build_editor, build_solver, load_model
 from fe.experiments.probe import probe
 from fe.models.flux import FluxModel
 from fe.models.mixture import MixtureModel
@@ -207,3 +207,11 @@ def test_uni_inv_from_noise_minus_picture_is_told_points_on_the_line_to_the_nois
     end = integrate(UniInv(), straight, picture, TimeGrid.uniform(4, 0.0, 1.0), noise - picture)
     torch.testing.assert_close(torch.cat(asked), noise.expand(4, 2))
     torch.testing.assert_close(end.x, noise)
+
+
+def test_a_model_of_few_words_reads_the_empty_prompt(tiny_scenes: str) -> None:
+    model = load_model(tiny_scenes)
+    latent = model.encode(torch.zeros(1, 3, model.side, model.side))
+    scene = "a large {} heart at the right on a checkered cyan background"
+    edit, _ = run(model, UniEdit(), Request(latent, (scene.format("yellow"),), (scene.format("red"),)), 2)
+    assert torch.isfinite(edit.latent).all()
