@@ -29,8 +29,8 @@ from .experiments.compare import carry_out, open_folder, prepare
 from .experiments.execute import Outcome, encode, execute
 from .experiments.folder import check_writable
 from .experiments.methods import Way, choose
+from .experiments.names import check_mask, wrap_pipeline
 from .experiments.names import load_model as load_named
-from .experiments.names import wrap_pipeline
 from .experiments.plan import planned
 from .experiments.probe import probe
 from .experiments.round_trip import round_trip
@@ -117,6 +117,8 @@ def edit(
     is not finite.
     """
     way = choose(editor, solver, steps, preset, options)
+    if mask is not None:
+        check_mask(way.editor)
     asked = subject(image).prompted(source, target)
     loaded = _loaded(model, way.of_model)
     fitted = fit(asked, loaded, side=side, mask=mask)

@@ -129,18 +129,19 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
-def fitted(picture: Picture, multiple: int, side: int = 0, square: bool = False) -> Picture:
+def fitted(picture: Picture, multiple: int, side: int = 0, square: bool = False, mode: str = "bicubic") -> Picture:
     """The picture in a size that a model takes.
 
     With `side` its shorter side is resized to that; then the middle is cut out: with `square` the square of `side` pixels, else
-    the largest part whose sides are multiples of `multiple`.
+    the largest part whose sides are multiples of `multiple`. `mode` of resizing: "bilinear" for masks, which then stay 0 and 1
+    away from their edges.
     Raises ValueError (one sentence) if a side has fewer pixels than `multiple`, or if there are too many in all.
     """
     height, width = picture.pixels.shape[1:]
     if min(height, width) < multiple:
         raise ValueError(f"the picture is {width}x{height}; this model needs at least {multiple} pixels on each side")
     if side:
-        picture = _resized(picture, side)
+        picture = _resized(picture, side, mode)
     height, width = picture.pixels.shape[1:]
     if height * width > MOST_AT_ONCE:
         raise ValueError(f"the picture is {width}x{height}, too much for one go; resize it on the way in with --side 1024")
@@ -149,13 +150,13 @@ def fitted(picture: Picture, multiple: int, side: int = 0, square: bool = False)
     return _cropped(picture, height - height % multiple, width - width % multiple)
 
 
-def _resized(picture: Picture, side: int) -> Picture:
+def _resized(picture: Picture, side: int, mode: str) -> Picture:
     height, width = picture.pixels.shape[1:]
     if min(height, width) == side:
         return picture
     scale = side / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
-    pixels = functional.interpolate(picture.pixels[None], size, mode="bicubic", antialias=True)[0].clamp(0.0, 1.0)
+    pixels = functional.interpolate(picture.pixels[None], size, mode=mode, antialias=True)[0].clamp(0.0, 1.0)
     return Picture(pixels, (*picture.notes, f"resized from {width}x{height} to {size[1]}x{size[0]}"))
 
 

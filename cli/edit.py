@@ -86,9 +86,12 @@ def edit(
     """
     from ..experiments.folder import check_writable
     from ..experiments.methods import choose
+    from ..experiments.names import check_mask
     from ..experiments.subjects import subjects
 
     way = choose(flags.editor, flags.solver, flags.steps, flags.preset, as_options(settings))
+    if job.mask is not None:
+        check_mask(way.editor)
     listed = [one.prompted(source, target) for one in subjects(picture)]
     check_writable(job.out)
     _edit_all(listed, wanted.load(way.of_model), way, job)

@@ -18,7 +18,7 @@ from ..models.pictures import latent_masks
 from ..solvers.base import Solver
 from .memory import peak_bytes, reset_peak
 from .meter import metered
-from .names import mask_editors
+from .names import check_mask
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,7 @@ def _elsewhere(model: Model[Any], budget: str) -> list[str]:
 
 
 def _on_latents(masks: Tensor, editor: Editor, cases: Sequence[Case], latents: Tensor) -> Tensor:
-    if not editor.takes_mask:
-        raise ValueError(f"{type(editor).__name__} takes no mask; {', '.join(mask_editors())} do")
+    check_mask(editor)
     if masks.shape[2:] != cases[0].picture.shape[1:]:
         raise ValueError(
             f"a mask has the size of its picture; got {tuple(masks.shape[2:])} for {tuple(cases[0].picture.shape[1:])} pixels"

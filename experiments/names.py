@@ -48,6 +48,12 @@ def mask_editors() -> list[str]:
     return [name for name, kind in kinds.items() if kind.takes_mask]
 
 
+def check_mask(editor: Editor) -> None:
+    """Raise ValueError, naming those that do, if `editor` takes no mask."""
+    if not editor.takes_mask:
+        raise ValueError(f"{type(editor).__name__} takes no mask; {', '.join(mask_editors())} do")
+
+
 def build_metric(name: str) -> Metric:
     """The metric called `name`. Raises RegistryError."""
     metric: Metric = METRICS[name]()

@@ -48,6 +48,11 @@ def find_preset(name: str) -> Preset:
 _FLOWEDIT = "Kulikov et al. 2024, arXiv 2412.08629"
 _FIREFLOW = "Deng et al. 2024, arXiv 2412.07517"
 _RF_EDIT = "Wang et al. 2024, arXiv 2411.04746"
+_RF_INVERSION = "Rout et al. 2024, arXiv 2410.10792"
+_UNI_EDIT = "Jiao et al. 2025, arXiv 2504.13109"
+_DNAEDIT = "Xie et al. 2025, arXiv 2506.01430"
+_STEERFLOW = "Dao et al. 2026, arXiv 2604.01715"
+_SDEDIT = "Meng et al. 2021, arXiv 2108.01073"
 _TWO_CALLS = "The public code evaluates source and target in two calls a step; here they are two rows of one."
 _BLOCKS = "The paper injects in all self-attention layers, its code (and this preset) in single-stream blocks only"
 
@@ -90,5 +95,66 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "injection", "rf-solver", 15, "FLUX.1-dev", _RF_EDIT,
         {"inject": "2", "first_block": "20", "last_block": "37", "target_guidance": "2"},
         f"Published examples take 15 to 25 steps, 2 to 5 of them injected, guidance 2 to 2.5. {_BLOCKS}.",
+    ),
+    "rf-inversion@paper": Preset(
+        "rf-inversion", "euler", 28, "FLUX.1-dev", _RF_INVERSION,
+        {"gamma": "0.5", "eta": "0.9", "stop": "0.25", "target_guidance": "3.5"},
+        "The public code (followed here) inverts by the generation's steps in their order, so that the network is told other "
+        "times than are reached; grid=consistent does not.",
+    ),
+    "uni-edit@paper": Preset(
+        "uni-edit", "uni-inv", 15, "FLUX.1-dev", _UNI_EDIT,
+        {"alpha": "0.6", "omega": "5", "source_guidance": "1", "target_guidance": "1"},
+        "Its authors have two codes, this is the one for FLUX; code=diffusers takes a signed mask and rounds the steps down.",
+    ),
+    "uni-edit@paper-0.8": Preset(
+        "uni-edit", "uni-inv", 15, "FLUX.1-dev", _UNI_EDIT,
+        {"alpha": "0.8", "omega": "5", "source_guidance": "1", "target_guidance": "1"},
+        "The stronger edit that the paper also reports.",
+    ),
+    "flowalign@paper": Preset(
+        "flowalign", "euler", 33, "SD3 medium", "Kim et al. 2025, arXiv 2505.23145", {"guidance": "13.5", "pull": "0.01"},
+        "The pull to the source acts once a step, as in the public code, so it depends on the number of steps.",
+    ),
+    "dnaedit@flux": Preset(
+        "dnaedit", "euler", 28, "FLUX.1-dev", _DNAEDIT,
+        {"n_max": "24", "mix": "0.8", "source_guidance": "1", "target_guidance": "2.5"},
+    ),
+    "dnaedit@sd3.5": Preset(
+        "dnaedit", "euler", 40, "SD3.5", _DNAEDIT,
+        {"n_max": "27", "mix": "0.8", "source_guidance": "1", "target_guidance": "3.5"},
+        "The public code evaluates the empty prompt where guidance 1 has no use for it: 108 rows in place of 81.",
+    ),
+    "steerflow@flux": Preset(
+        "steerflow", "uni-inv", 15, "FLUX.1-dev", _STEERFLOW,
+        {"alpha": "5", "quantile": "0.8", "temperature": "13", "kernel": "5", "target_guidance": "3.5"},
+        "The mask by a segmentation model is left out.",
+    ),
+    "steerflow@sd3": Preset(
+        "steerflow", "uni-inv", 30, "SD3", _STEERFLOW,
+        {
+            "alpha": "5.5", "quantile": "0.95", "temperature": "15", "kernel": "5", "target_guidance": "6.5",
+            "cosine": "whole", "mask_from": "text",
+        },
+        "The public code for SD3 takes one cosine of the whole latent, and the mask from the velocity before guidance. The "
+        "mask by a segmentation model is left out.",
+    ),
+    "ftedit@paper": Preset(
+        "ftedit", "euler", 30, "SD3", "Xu et al. 2024, arXiv 2411.15843",
+        {"sweeps": "4", "source_guidance": "1", "target_guidance": "2"},
+        "Three sweeps after a first one. The control of text features is left out, and so are the rows that the public code "
+        "makes for it and for guidance 1: 180 in place of 360.",
+    ),
+    "dvrf@paper": Preset(
+        "dvrf", "euler", 50, "SD3", "Beaudouin et al. 2025, arXiv 2509.05342",
+        {"source_guidance": "6", "target_guidance": "16.5", "eta": "1"},
+    ),
+    "sdedit@flux": Preset(
+        "sdedit", "euler", 28, "FLUX.1-dev", _SDEDIT, {"strength": "0.75", "target_guidance": "3.5"},
+        "The strongest of FlowEdit's baselines, 7, 14, 21 steps of 28; they do not say their guidance, 3.5 is usual for FLUX.",
+    ),
+    "sdedit@sd3": Preset(
+        "sdedit", "euler", 50, "SD3 medium", _SDEDIT, {"strength": "0.4", "target_guidance": "7"},
+        "One of FlowEdit's baselines, strength 0.2 to 0.8; they do not say their guidance, 7 is SD3's usual one.",
     ),
 }  # fmt: skip

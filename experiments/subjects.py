@@ -88,16 +88,16 @@ def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: A
     if picture.pixels.ndim != 3:
         raise ValueError(f"{subject.name} is no picture; name a file, a folder or a case of scenes")
 
-    def fitting(given: Picture) -> Picture:
-        return fitted(given, model.multiple, model.side or side or 0, square=model.side > 0)
+    def fitting(given: Picture, mode: str) -> Picture:
+        return fitted(given, model.multiple, model.side or side or 0, square=model.side > 0, mode=mode)
 
-    shown = fitting(picture)
+    shown = fitting(picture, "bicubic")
     case = subject.image if isinstance(subject.image, Case) else Case(ALONE, shown.pixels, "", "")
     case = replace(case, picture=shown.pixels, source=subject.source or "", target=subject.target or "")
     if mask is None:
         return Fitted(case, None, shown.notes)
     masked = mask_of(mask, picture.pixels)
-    return Fitted(case, fitting(masked).pixels, (*shown.notes, *masked.notes))
+    return Fitted(case, fitting(masked, "bilinear").pixels, (*shown.notes, *masked.notes))
 
 
 def drawn_size(asked: tuple[int, int] | None, model: Model[Any]) -> tuple[int, int]:

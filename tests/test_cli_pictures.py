@@ -13,6 +13,7 @@ from fe.cases.pictures import read
 from fe.cases.scenes import ScenesCases
 from fe.cli.main import main
 from PIL import Image
+from safetensors.torch import load_file
 
 STAR = "a large red star at the left on a striped blue background"
 HEART = "a large red heart at the left on a striped blue background"
@@ -135,6 +136,40 @@ def test_a_preset_sets_editor_solver_and_steps(fe: Fe) -> None:
     done = fe("edit", "scenes:2", "--preset", "flowedit@flux")
     assert done.exit_code == 0, done.stderr
     assert "results/edit/scenes-2.flowedit@flux.png: 24 calls, 48 rows" in done.stdout
+
+
+def test_options_go_before_the_preset(fe: Fe) -> None:
+    done = fe(
+        "edit", "scenes:2", "--preset", "flowedit@flux", "--steps", "14", "--solver", "midpoint", "--set", "flowedit.n_avg=2"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "scenes-2.flowedit@flux-midpoint-14.png: 48 calls, 96 rows" in done.stdout  # 12 of 14 steps, two draws, two stages
+
+
+def test_a_mask_keeps_the_rest_of_the_picture(fe: Fe, photo: Path) -> None:
+    mask = np.zeros((80, 120), np.uint8)
+    mask[:, 60:] = 255
+    Image.fromarray(mask).save(photo.parent / "mask.png")
+    words = ["edit", str(photo), "--source", STAR, "--target", HEART, "--steps", "3", "--mask", str(photo.parent / "mask.png")]
+    assert_refused(fe(*words, "--editor", "from-noise"), "FromNoise takes no mask; ")
+    assert_refused(fe(*words[:-1], "mask.png"), "there is no file 'mask.png'")
+    assert fe(*words, "--save-latents").exit_code == 0
+    assert fe("edit", str(photo), "--editor", "no-edit", "--steps", "3", *words[2:6], "--save-latents").exit_code == 0
+    edited, source = (load_file(f"results/edit/photo.{name}-euler-3.safetensors")["latent"] for name in ("flowedit", "no-edit"))
+    half = source.shape[-1] // 2
+    assert torch.equal(edited[..., : half - 1], source[..., : half - 1])  # the mask's edge, resized, lies between
+    assert not torch.equal(edited[..., half:], source[..., half:])
+
+
+def test_options_of_the_model_are_set_as_the_models(tiny_folder: Path, photo: Path, tmp_path: Path) -> None:
+    words = ["edit", str(photo), "--source", "a star", "--target", "a heart", "--steps", "2", "--model", f"flux:{tiny_folder}"]
+    words += ["--dtype", "bf16", "--save-latents", "--out", str(tmp_path / "out")]
+    found = []
+    for exact in ("true", "false"):
+        assert CliRunner().invoke(main, [*words, "--set", f"model.exact_time={exact}"]).exit_code == 0
+        found.append(load_file(tmp_path / "out" / "photo.flowedit-euler-2.safetensors")["latent"])
+    assert not torch.equal(*found)
+    assert "did you mean exact_time" in CliRunner().invoke(main, [*words, "--set", "model.exact_tme=true"]).stderr
 
 
 def test_bad_pictures_are_refused(fe: Fe, photo: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
+import fe
 import pytest
-from fe.editors.flowedit import FlowEdit
 from fe.editors.injection import Injection
 from fe.experiments.methods import choose
 from fe.experiments.names import build_editor, build_solver
 from fe.experiments.presets import PRESETS, find_preset
 from fe.experiments.probe import probe
-from fe.models.mixture import MixtureModel
 from fe.registry import RegistryError
 from fe.solvers.fireflow import FireFlow
 
@@ -30,15 +29,48 @@ def test_every_preset_builds_and_says_where_it_is_from(name: str) -> None:
     assert preset.options_for(preset.steps) == dict(preset.options)
 
 
-@pytest.mark.parametrize(
-    ("name", "rows"), [("flowedit@flux", 48), ("flowedit@sd3", 66), ("flowedit@2rf", 41), ("flowedit@flux-style", 28)]
-)
-def test_a_preset_costs_what_is_published(name: str, rows: int) -> None:
-    """Evaluations, of which guidance may make two rows each: 24, 33, 20 and 7 steps of two, and 0, 0, 1 and 14 of one."""
+FLUX_ROWS = {
+    "flowedit@flux": 48,
+    "flowedit@flux-style": 28,  # 7 steps of two, 14 of one
+    "fireflow@paper-8": 18,
+    "fireflow@paper-15": 32,
+    "rf-inversion@paper": 56,
+    "uni-edit@paper": 28,
+    "uni-edit@paper-0.8": 37,
+    "dnaedit@flux": 48,
+    "steerflow@flux": 31,
+    "sdedit@flux": 21,
+}
+SD3_ROWS = {
+    "flowedit@sd3": 132,
+    "flowedit@sd3-style": 94,  # 16 steps of four, 15 of two
+    "flowalign@paper": 99,
+    "dnaedit@sd3.5": 81,
+    "steerflow@sd3": 91,
+    "ftedit@paper": 180,
+    "dvrf@paper": 200,
+    "sdedit@sd3": 40,
+}
+
+
+def rows(name: str, model: Any) -> int:
     way = choose(preset=name)
-    assert isinstance(way.editor, FlowEdit)
-    unguided = replace(way.editor, source_guidance=1.0, target_guidance=1.0)
-    assert probe(unguided, way.solver, way.steps, MixtureModel(), ("source", "target")).rows == rows
+    return int(probe(way.editor, way.solver, way.steps, model, ("a star", "a heart")).rows)
+
+
+def test_presets_cost_what_is_published(tiny_pipeline: Any, tiny_sd3: Any, tiny_unet: Any) -> None:
+    """Rows at the network, guidance included, as counted in the public codes (less what they evaluate and throw away)."""
+    flux, sd3, unet = (
+        fe.load_model(tiny_pipeline(guided=True)),
+        fe.load_model(tiny_sd3()),
+        fe.load_model(tiny_unet(), kind="2rf"),
+    )
+    assert {name: rows(name, flux) for name in FLUX_ROWS} == FLUX_ROWS
+    assert {name: rows(name, sd3) for name in SD3_ROWS} == SD3_ROWS
+    assert rows("flowedit@2rf", unet) == 82  # 20 steps of four, one of two
+    way = choose(preset="rf-edit@paper", options={"injection.first_block": 0})  # toys have no blocks 20 to 37
+    assert probe(way.editor, way.solver, way.steps, flux, ("a star", "a heart")).rows == 60
+    assert {*FLUX_ROWS, *SD3_ROWS, "flowedit@2rf", "rf-edit@paper"} == set(PRESETS)
 
 
 def test_options_that_count_steps_keep_their_share() -> None:
