@@ -29,6 +29,12 @@ LATENT = torch.stack([case.picture for case in CASES]).double()
 PICTURES = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+class TwoSteps(Euler):  # type: ignore[misc]
+    """Stands for a method that evaluates where Euler does, but looks back at the step before."""
+
+    order = 2
+
+
 def run(editor: Any, steps: int, target: str = "target", solver: Any = None) -> Edit:
     model = MixtureModel()
     request = Request(LATENT, ("source",) * 2, (target,) * 2)
@@ -114,7 +120,12 @@ def test_outside_the_mask_is_the_source(tiny_pipeline: Callable[..., Any]) -> No
 
 @pytest.mark.parametrize(
     "solver",
-    [*(build_solver(name) for name in SOLVERS.builtin if name != "euler"), UniInv(first="zero"), FixedPoint(sweeps=1)],
+    [
+        *(build_solver(name) for name in SOLVERS.builtin if name != "euler"),
+        UniInv(first="zero"),
+        FixedPoint(sweeps=1),
+        TwoSteps(),
+    ],
     ids=lambda solver: type(solver).__name__,
 )
 def test_other_solvers_are_refused_before_anything_runs(solver: Any) -> None:
