@@ -61,6 +61,7 @@ def load_model(
     compiled: bool = False,
     low_memory: bool = False,
     quantise: str = "none",
+    features: str = "auto",
     options: Options | None = None,
 ) -> Model[Any]:
     """A model, to be used any number of times.
@@ -69,21 +70,16 @@ def load_model(
     object, which stays where and as it is. kind: what to take a folder or a pipeline for, where it does not say so itself:
     "instaflow", "2rf" or "sd15" for a StableDiffusionPipeline. device: "auto" takes a GPU where there is one. dtype: what the
     networks compute in: "float32", "bfloat16", "float16". weights: "random" for the full-size network without any download.
-    compiled: compile its blocks. low_memory: only the part that works is on the GPU. quantise: "int8" or "nf4". options: the
-    model's own, such as {"exact_time": False}.
+    compiled: compile its blocks. low_memory: only the part that works is on the GPU. quantise: "int8" or "nf4". features: where
+    injection keeps what it records, "device" or "host". options: the model's own, such as {"exact_time": False}.
     Raises LookupError for an unknown name, ValueError (one sentence) if the model cannot be had.
     """
+    setup, usual = Setup(device, dtype, True, weights, compiled, low_memory, quantise, features), Setup(device="auto")
     if isinstance(model, str | Path):
-        spec = str(model) if kind is None else f"{kind}:{model}"
-        return load_named(spec, Setup(device, dtype, True, weights, compiled, low_memory, quantise), options)
-    setup = {"device": device, "dtype": dtype, "weights": weights, "compiled": compiled}
-    setup |= {"low_memory": low_memory, "quantise": quantise}
-    usual = Setup(device="auto")
-    for name, value in setup.items():
+        return load_named(str(model) if kind is None else f"{kind}:{model}", setup, options)
+    for name, value in vars(setup).items():
         if value != getattr(usual, name):
-            raise ValueError(
-                f"{name}={value!r} cannot be had of a pipeline object, which stays as it is; change the pipeline itself"
-            )
+            raise ValueError(f"{name}={value!r} cannot be had of a pipeline object, which stays as it is; leave it out")
     return wrap_pipeline(model, kind, options)
 
 
@@ -275,9 +271,10 @@ def _execute(
     source: Tensor | None = None,
     keep_path: bool = False,
 ) -> Outcome:
-    """One case through the model, with its progress shown."""
+    """One case through the model, with its progress shown, and before it what it will keep in memory."""
     masks = None if fitted.mask is None else fitted.mask[None]
-    with _watching(doing, way, model, fitted.case, progress) as watch:
+    source = encode(model, [fitted.case]) if source is None else source
+    with _watching(doing, way, model, fitted.case, progress, source) as watch:
         return execute(
             model,
             way.editor,
@@ -293,12 +290,17 @@ def _execute(
 
 
 @contextmanager
-def _watching(doing: str, way: Way, model: Model[Any], case: Case, progress: bool) -> Iterator[Callable[[int], None] | None]:
+def _watching(
+    doing: str, way: Way, model: Model[Any], case: Case, progress: bool, latent: Tensor | None = None
+) -> Iterator[Callable[[int], None] | None]:
     """What is to be told the number of network calls done, where somebody sees them."""
     console = Console(stderr=True)
     if not (progress and visible(console)):
         yield None
         return
+    budget = "" if latent is None else way.editor.budget(model, way.solver, model.grid(way.steps, latent.shape), latent)
+    if budget:
+        console.print(f"{doing} {budget}", markup=False, highlight=False)
     foretold = probe(way.editor, way.solver, way.steps, model, (case.source, case.target)).calls
     with counted(console, doing, foretold) as watch:
         yield watch

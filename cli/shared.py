@@ -29,6 +29,7 @@ class Wanted:
     compiled: bool
     low_memory: bool
     quantise: str
+    features: str
 
     def setup(self) -> Setup:
         """The same for whoever loads it. Raises OptionError."""
@@ -41,6 +42,7 @@ class Wanted:
             compiled=self.compiled,
             low_memory=self.low_memory,
             quantise=self.quantise,
+            features=self.features,
         )
 
     def load(self, options: Mapping[str, Any]) -> Model[Any]:
@@ -74,6 +76,12 @@ MODEL_OPTIONS = (
         type=click.Choice(["none", "int8", "nf4"]),
         default="none",
         help="What the weights of the largest networks are rounded to.",
+    ),
+    click.option(
+        "--features",
+        type=click.Choice(["auto", "device", "host"]),
+        default="auto",
+        help="Where injection keeps features; auto takes the host's memory where the GPU has no room.",
     ),
 )
 

@@ -47,7 +47,7 @@ class Page:
     def text(self) -> str:
         """The whole page, FILE_WIDTH columns wide."""
         file = io.StringIO()
-        page = Console(file=file, width=FILE_WIDTH, highlight=False)
+        page = Console(file=file, width=FILE_WIDTH, highlight=False, force_jupyter=False)  # not into a cell
         page.print(*self.tables, sep="\n")
         page.print(self.explained, self.said, sep="\n\n", markup=False)
         return file.getvalue()

@@ -225,6 +225,8 @@ def test_progress_counts_the_calls_that_are_foretold(tiny: Any, photo: Path, mon
     calls = fe.edit(tiny, photo, **SHORT, editor="inversion", solver="midpoint").cost.calls
     assert "editing" in screen.getvalue()
     assert f"{calls}/{calls} calls" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    fe.edit(tiny, photo, **SHORT, editor="injection")
+    assert re.search(r"editing keeps .* of features \(2 blocks, 1 step\)", screen.getvalue())
 
 
 def test_it_is_quiet_elsewhere(tiny: Any, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,3 +129,11 @@ def test_a_handed_over_model_s_own_ways_are_part_of_its_cells(tiny_pipeline: Any
     fe.compare(fe.load_model(pipe), **asked)
     with pytest.raises(ValueError, match="holds a different run"):
         fe.compare(fe.load_model(pipe, options={"exact_time": False}), **asked)
+
+
+def test_tables_are_text_in_a_notebook_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There rich shows what it prints, whatever file it is given."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    compared = fe.compare("mixture", **QUICK, out=tmp_path, progress=False)
+    assert "flowedit+euler" in compared.text
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == compared.text
