@@ -113,6 +113,9 @@ def kind_of(pipeline: Any) -> Kind:
             raise ValueError(f"{name} takes no {needed!r}, so its velocity cannot be asked for")
     if getattr(pipeline, "encode_prompt", None) is None:
         raise ValueError(f"{name} has no encode_prompt, so its prompts cannot be encoded once and for all")
+    encoders = [part for key, part in pipeline.components.items() if key.startswith("text_encoder")]
+    if encoders and all(encoder is None for encoder in encoders):
+        raise ValueError(f"this {name} has no text encoders; load one that has")
     denoisers = [key for key, part in pipeline.components.items() if _denoises(key) and part is not None]
     if len(denoisers) != 1:
         raise ValueError(f"{name} has {len(denoisers)} denoising networks ({', '.join(denoisers)}); only one can be driven")
@@ -147,7 +150,7 @@ def parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _denoises(key: str) -> bool:
-    return key.startswith(("transformer", "unet", "prior", "decoder", "controlnet"))
+    return any(what in key for what in ("transformer", "unet", "prior", "controlnet"))
 
 
 def _check_scheduler(pipeline: Any, name: str) -> None:

@@ -84,6 +84,7 @@ def _part(kind: Any, source: str, name: str, setup: Setup) -> Any:
 
 
 def _settings(kind: Any, index: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of the index that are plain values and that the pipeline takes (is_distilled, say)."""
+    """The entries of the index that are plain values, for what the pipeline can do without (is_distilled, say)."""
     known = inspect.signature(kind.__init__).parameters
-    return {name: value for name, value in index.items() if name in known and not _is_part(name, value)}
+    plain = {name: value for name, value in index.items() if name in known and not _is_part(name, value)}
+    return {name: value for name, value in plain.items() if known[name].default is not inspect.Parameter.empty}
