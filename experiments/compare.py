@@ -76,7 +76,8 @@ def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
 def _numerics(plan: Comparison, device: str, options: Mapping[str, Any]) -> str:
     """What the numbers depend on besides the weights: how the model computes, and its own options."""
     setup, loader = plan.setup, build_loader(model_kind(plan.model)[0], options)
-    return "|".join([setup.dtype, device.partition(":")[0], str(setup.compiled), setup.quantise, repr(loader)])
+    tiled = ["low memory"] * setup.low_memory  # the codec works in tiles then
+    return "|".join([setup.dtype, device.partition(":")[0], str(setup.compiled), setup.quantise, repr(loader), *tiled])
 
 
 def _as_it_is(model: Model[Any], latents: Tensor) -> str:
