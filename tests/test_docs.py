@@ -36,3 +36,10 @@ def test_the_model_of_the_docs_edits_exactly(steps: int) -> None:
     shifted = execute(model, FlowEdit(n_max=steps), Euler(), steps, [case], seed=0)
     torch.testing.assert_close(shifted.latents[0], grey + torch.tensor([-0.5, -0.5, 0.5])[:, None, None])
     assert (shifted.cost.calls, shifted.cost.rows) == (steps, 2 * steps)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    edited = example("../README.md", "import fe")["edited"]
+    assert edited.cost.rows == 2 * 8  # FireFlow evaluates source and target 7 + 1 times in 7 of 8 steps
+    assert (tmp_path / "edited.png").stat().st_size > 1000

@@ -57,7 +57,7 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
 
 
 def test_the_solver_of_the_readme_can_be_installed_and_holds_what_it_claims(tmp_path: Path) -> None:
-    python, toml = (re.search(rf"```{kind}\n(.*?)```", README, re.DOTALL) for kind in ("python", "toml"))
+    python, toml = (re.search(rf"```{kind}\n(# .*?)```", README, re.DOTALL) for kind in ("python", "toml"))
     assert python is not None
     assert toml is not None
     source, site = tmp_path / "source", tmp_path / "site"
