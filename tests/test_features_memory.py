@@ -181,7 +181,10 @@ def test_out_of_memory_says_what_may_fit(
     model = FluxModel(tiny_pipeline(guided=True))
     model.setup = setup
     cases = [Case(str(i), torch.rand(3, 16, 16), SOURCE, TARGET) for i in range(rows)]
-    monkeypatch.setattr(*((model.network, "forward") if where == "network" else (model.pipeline.vae, "decode")), full)
+    if where == "network":
+        monkeypatch.setattr(model.network, "forward", full)
+    else:
+        monkeypatch.setattr(model.pipeline.vae, "decode", full)
     with pytest.raises(ValueError, match=r"^out of GPU memory; try ") as caught:
         execute(model, editor, build_solver("euler"), 2, cases, 0)
     assert said in str(caught.value)
@@ -237,7 +240,7 @@ def test_the_command_ends_with_one_sentence(full_scenes: str, tmp_path: Path) ->
 
 
 def test_encoding_and_loading_say_it_too(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_model(f"flux:{tiny_folder}", Setup())
+    model: Any = load_model(f"flux:{tiny_folder}", Setup())
     monkeypatch.setattr(model.pipeline.vae, "encode", full)
     with pytest.raises(ValueError, match=r"^out of GPU memory; try --dtype bfloat16 .* or a smaller --side$"):
         encode(model, [Case("a", torch.rand(3, 16, 16), SOURCE, TARGET)])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
+from diffusers import FluxPipeline
 from fe.attention_hooks.base import Part, Point
 from fe.attention_hooks.store import FeatureStore, Inject, Record
 from fe.cases.base import Case
@@ -55,6 +56,10 @@ def build(request: pytest.FixtureRequest, tiny_pipeline: Pipelines, tiny_sd3: Pi
         return wrap(changed)
 
     return build
+
+
+def loaded(spec: str, setup: Setup) -> Any:
+    return load_model(spec, setup)
 
 
 def latent(seed: int = 0) -> Tensor:
@@ -143,7 +148,8 @@ def test_fused_flux_edits_as_before_and_says_why_it_has_no_points(tiny_pipeline:
     plain, pipeline = FluxModel(tiny_pipeline(guided=True)), tiny_pipeline(guided=True)
     fused(pipeline)
     model, case = FluxModel(pipeline), Case("a", torch.rand(3, 16, 16), SOURCE, TARGET)
-    check_same(*([execute(one, FlowEdit(), Euler(), 3, [case], seed=0)] for one in (model, plain)))
+    ours, theirs = ([execute(one, FlowEdit(), Euler(), 3, [case], seed=0)] for one in (model, plain))
+    check_same(ours, theirs)
     with pytest.raises(ValueError, match="call unfuse_qkv_projections"):
         execute(model, Injection(), Euler(), 3, [case], seed=0)
     pipeline.transformer.unfuse_qkv_projections()
@@ -176,10 +182,28 @@ def test_hooks_act_and_edits_work_on_quantised_weights(
     assert all(torch.isfinite(outcome.latents).all() for outcome in edited(model))
 
 
+def test_a_pipeline_may_come_quantised_by_diffusers(tiny_folder: Path) -> None:
+    """With bitsandbytes diffusers does that on a GPU only, see test_machines."""
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    from diffusers import TorchAoConfig
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+    config = PipelineQuantizationConfig(quant_mapping={"transformer": TorchAoConfig(quantization.Int8WeightOnlyConfig())})
+    plain, pipeline = (
+        FluxPipeline.from_pretrained(tiny_folder, quantization_config=rounding, torch_dtype=torch.bfloat16)
+        for rounding in (None, config)
+    )
+    model = FluxModel(pipeline)
+    assert 0 < (velocity(model) - velocity(FluxModel(plain))).abs().max() < 0.05
+    edit, injected = edited(model)
+    assert torch.isfinite(edit.latents).all()
+    assert injected.edit.counts["injected"] > 0
+
+
 @pytest.mark.parametrize(("kind", "package"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
 def test_a_setup_rounds_the_blocks_of_the_largest_networks(kind: str, package: str, tiny_folder: Path) -> None:
     pytest.importorskip(package, reason=f"{package} is not installed")
-    plain, model = (load_model(f"flux:{tiny_folder}", Setup(quantise=rounded)) for rounded in ("none", kind))
+    plain, model = (loaded(f"flux:{tiny_folder}", Setup(quantise=rounded)) for rounded in ("none", kind))
     parts = plain.pipeline.components
     changed = {
         name: {
@@ -207,7 +231,7 @@ def test_a_missing_package_is_one_sentence(kind: str, package: str, tiny_folder:
 
     monkeypatch.setattr(quantising, "import_module", absent)
     with pytest.raises(ValueError, match=f"^{package} rounds weights to {kind}, .* pip install {package}$"):
-        load_model(f"flux:{tiny_folder}", Setup(quantise=kind))
+        loaded(f"flux:{tiny_folder}", Setup(quantise=kind))
 
 
 # offloaded
@@ -257,14 +281,14 @@ def test_weights_that_are_not_there_have_no_fingerprint(build: Build) -> None:
 
 
 def test_the_scenes_codec_may_be_offloaded(tiny_scenes: str) -> None:
-    model, offloaded = load_model(tiny_scenes, Setup()), load_model(tiny_scenes, Setup())
+    model, offloaded = loaded(tiny_scenes, Setup()), loaded(tiny_scenes, Setup())
     piece_by_piece(offloaded.pipeline)
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(offloaded.decode(offloaded.encode(picture)), model.decode(model.encode(picture)))
 
 
 def test_low_memory_on_a_cpu_means_tiles(tiny_folder: Path) -> None:
-    plain, model = (load_model(f"flux:{tiny_folder}", Setup(low_memory=low)) for low in (False, True))
+    plain, model = (loaded(f"flux:{tiny_folder}", Setup(low_memory=low)) for low in (False, True))
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     for one in (plain, model):
         one.pipeline.vae.tile_latent_min_size = 8  # so that a small picture is a large one
@@ -277,11 +301,9 @@ def test_low_memory_on_a_cpu_means_tiles(tiny_folder: Path) -> None:
 
 
 def test_low_memory_on_a_device_brings_parts_one_by_one(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusers import FluxPipeline
-
     asked: list[tuple[str, torch.device]] = []
     monkeypatch.setattr(FluxPipeline, "enable_model_cpu_offload", lambda self, device: asked.append(("offload", device)))
     monkeypatch.setattr(FluxPipeline, "to", lambda self, device: asked.append(("to", device)))
-    model = load_model(f"flux:{tiny_folder}", Setup(device="mps", low_memory=True))
+    model = loaded(f"flux:{tiny_folder}", Setup(device="mps", low_memory=True))
     assert asked == [("offload", torch.device("mps"))]
-    assert model.network.device.type == "cpu"
+    assert {weight.device.type for weight in model.network.parameters()} == {"cpu"}
