@@ -80,7 +80,7 @@ class Injection(Editor):
         target = model.condition(request.target, self.target_guidance)
         inverting, generating = model.field(source), model.field(target)
         chosen = frozenset((t1, t0) for t0, t1 in list(grid.intervals())[: self.inject])
-        host = self._kept(model, solver, grid, request.latent).on_host(model, request.latent.device) if chosen else False
+        host = self.kept(model, solver, grid, request.latent).on_host(model, request.latent.device) if chosen else False
         transfer = MEMORIES[self.memory](model, source, target, self._changes(model) if chosen else (), host)
         if chosen:
             inverting = switched(inverting, transfer.recording(), chosen)
@@ -95,9 +95,9 @@ class Injection(Editor):
     def budget(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> str:
         if self.memory != "stored" or self.inject == 0:
             return ""
-        return self._kept(model, solver, grid, latent).said(model, latent.device)
+        return self.kept(model, solver, grid, latent).said(model, latent.device)
 
-    def _kept(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> Kept:
+    def kept(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> Kept:
         """What is recorded: each changed feature of each row, once for every evaluation of the solver in the injected steps,
         which the inversion walks last."""
         each = model.feature_bytes(latent.shape)

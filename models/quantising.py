@@ -3,7 +3,7 @@ bitsandbytes. What a layer computes in, and what it gives, stays of the network'
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
@@ -27,10 +27,20 @@ def quantise(pipeline: Any, kind: str, device: torch.device) -> None:
         package = MODULES[kind].partition(".")[0]
         raise ValueError(f"{package} rounds weights to {kind}, and it is not installed: pip install {package}") from fault
     networks = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module) and name != "vae"}
+    for name, layers in rounded_layers(networks, kind).items():
+        _WAYS[kind](networks[name], layers, library, device)
+
+
+def rounded_layers(networks: Mapping[str, nn.Module], kind: str) -> dict[str, set[str]]:
+    """The names of the layers that `quantise` rounds to `kind`, by the network that they are in."""
     weights = {name: sum(weight.numel() for weight in network.parameters()) for name, network in networks.items()}
-    for name, network in networks.items():
-        if weights[name] >= SMALL * max(weights.values()):
-            _WAYS[kind](network, _layers(network), library, device)
+    large = [name for name in networks if weights[name] >= SMALL * max(weights.values())]
+    return {name: {layer for layer in _layers(networks[name]) if kind != "nf4" or not _of_t5(layer)} for name in large}
+
+
+def _of_t5(layer: str) -> bool:
+    """T5 brings what goes into this layer to the dtype of its weights, which nf4 would make uint8."""
+    return layer.rpartition(".")[2] == "wo"
 
 
 def _layers(network: nn.Module) -> set[str]:
@@ -47,8 +57,6 @@ def _int8(network: nn.Module, layers: set[str], library: Any, device: torch.devi
 def _nf4(network: nn.Module, layers: set[str], library: Any, device: torch.device) -> None:
     for name in layers:
         parent, _, last = name.rpartition(".")
-        if last == "wo":
-            continue  # T5 brings what goes into this layer to the dtype of its weights, which would be uint8
         old = network.get_submodule(name)
         assert isinstance(old, nn.Linear)
         new = library.Linear4bit(

@@ -88,7 +88,12 @@ def random_pipeline(architecture: Architecture, layout: Layout, setup: Setup) ->
 
 def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network with random weights, which are made where and as they are needed: there is never a second copy of them.
-    Scales of norms are 1, biases 0, everything else is normal with standard deviation SCALE."""
+    Scales of norms are 1, biases 0, everything else is normal with standard deviation SCALE. On the device "meta" there are
+    shapes alone."""
+    if device.type == "meta":
+        with device:
+            shapes: nn.Module = part.build()
+        return shapes.to(dtype).eval().requires_grad_(False)
     with init_empty_weights(include_buffers=False):
         network: nn.Module = part.build()
     generator = torch.Generator(device).manual_seed(SEED)
