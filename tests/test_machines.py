@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from fe.attention_hooks.base import Point
+from fe.attention_hooks.host import OnHost
+from fe.attention_hooks.store import FeatureStore
 from fe.cases.base import Case
 from fe.cases.scenes import ScenesCases
 from fe.editors.flowedit import FlowEdit
@@ -16,6 +19,7 @@ from fe.experiments.names import load_model
 from fe.metrics.base import Result
 from fe.metrics.pixels import RMSE
 from fe.models.base import Model, Setup
+from fe.ode import Tick
 from fe.solvers.euler import Euler
 from fe.solvers.fireflow import FireFlow
 
@@ -109,3 +113,97 @@ def test_published_weights_edit_and_come_back(published: Model[Any]) -> None:
         for picture in (codec, trip.pictures[0], torch.full_like(large, 0.5))
     ]
     assert errors == sorted(errors)
+
+
+def scenes_edit(editor: Any, setup: Setup, change: Any = lambda pipeline: None, count: int = 6) -> Any:
+    """Cases of scenes, edited by a model that was loaded with `setup` and then changed."""
+    model: Any = load_model("scenes", setup)
+    change(model.pipeline)
+    return execute(model, editor, FireFlow(), 4, ScenesCases().take(count), seed=0)
+
+
+def check_near(one: Any, other: Any, tolerance: float) -> None:
+    assert (one.cost.calls, one.cost.rows, one.edit.counts) == (other.cost.calls, other.cost.rows, other.edit.counts)
+    assert (one.pictures - other.pictures).abs().mean() < tolerance
+    assert other.latents.is_cuda
+
+
+def in_streams(pipeline: Any) -> None:
+    there, here = torch.device("cuda"), torch.device("cpu")
+    pipeline.enable_group_offload(there, here, offload_type="block_level", num_blocks_per_group=1, use_stream=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "offload",
+    [
+        lambda pipeline: pipeline.enable_model_cpu_offload(),
+        lambda pipeline: pipeline.enable_sequential_cpu_offload(),
+        in_streams,
+    ],
+)
+@pytest.mark.parametrize("editor", [FlowEdit(), Injection(inject=2)])
+def test_offloaded_parts_work_on_the_gpu(editor: Any, offload: Any) -> None:
+    plain = scenes_edit(editor, Setup(device="cuda"))
+    check_near(plain, scenes_edit(editor, Setup(), offload), 1e-4)
+
+
+@pytest.mark.gpu
+def test_low_memory_takes_less_of_it() -> None:
+    plain, low = (scenes_edit(FlowEdit(), Setup(device="cuda", low_memory=low)) for low in (False, True))
+    check_near(plain, low, 1e-4)
+    assert low.cost.peak_bytes < plain.cost.peak_bytes
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", ["replace_v", "replace_v+add_v+add_k"])
+def test_features_come_back_from_the_host_as_they_went(strategy: str) -> None:
+    """Many small copies beside the network's work: one that came too late or too soon would change the result."""
+    editor = Injection(inject=4, strategy=strategy)
+    kept, moved = (scenes_edit(editor, Setup(device="cuda", features=place), count=96) for place in ("device", "host"))
+    assert kept.edit.counts == moved.edit.counts
+    assert torch.equal(kept.latents, moved.latents)
+    assert moved.cost.peak_bytes < kept.cost.peak_bytes
+
+
+@pytest.mark.gpu
+def test_features_wait_in_page_locked_memory() -> None:
+    store, value = FeatureStore(host=True), torch.randn(1, 4096, 3072, device="cuda")
+    expected = value.clone()
+    store.record(Tick(0.5, 0.5, 0.4), Point("single", 0, "v"), value)
+    value.zero_()  # what the network does afterwards changes nothing
+    (slot,) = store
+    kept = store._features[slot]
+    assert isinstance(kept, OnHost)
+    assert kept.copy.is_pinned()
+    assert torch.equal(store[slot], expected)
+    assert store.bytes == expected.nbytes
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "package"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
+@pytest.mark.parametrize("low", [False, True])
+def test_quantised_weights_edit_on_the_gpu(kind: str, package: str, low: bool) -> None:
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    plain = scenes_edit(Injection(inject=2), Setup(device="cuda", dtype="bfloat16"))
+    rounded = scenes_edit(Injection(inject=2), Setup(device="cuda", dtype="bfloat16", quantise=kind, low_memory=low))
+    check_near(plain, rounded, 5e-2)
+
+
+@pytest.mark.gpu
+def test_compiled_blocks_edit_on_the_gpu() -> None:
+    plain, compiled = (scenes_edit(Injection(inject=2), Setup(device="cuda", compiled=compiled)) for compiled in (False, True))
+    check_near(plain, compiled, 1e-3)
+
+
+@pytest.mark.gpu
+def test_a_full_gpu_says_what_may_fit() -> None:
+    model: Any = load_model("scenes", Setup(device="cuda"))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        with pytest.raises(ValueError, match=r"^out of GPU memory: [\d.]+ of [\d.]+ GB were in use; try --dtype bfloat16"):
+            execute(model, FlowEdit(), Euler(), 4, ScenesCases().take(96), seed=0)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.isfinite(execute(model, FlowEdit(), Euler(), 4, ScenesCases().take(6), seed=0).latents).all()
