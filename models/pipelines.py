@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 
 from .architectures import ARCHITECTURES
 from .base import Loader, Model, Setup
+from .fitting import fitting
 from .loading import Layout, load_pipeline
 from .preparing import finished, placed
 
@@ -29,14 +30,15 @@ class PipelineLoader(Loader):
         return finished(self.wrap(load_pipeline(self.layout, where, setup)), setup)
 
     def _random(self, where: str, setup: Setup) -> Model[Any]:
-        fitting = [name for name, architecture in ARCHITECTURES.items() if architecture.pipeline in self.layout.pipelines]
-        if where not in fitting:
-            raise ValueError(f"random weights fill a published architecture, {' or '.join(fitting)}; got {where!r}")
+        own = [name for name, architecture in ARCHITECTURES.items() if architecture.pipeline in self.layout.pipelines]
+        if where not in own:
+            raise ValueError(f"random weights fill a published architecture, {' or '.join(own)}; got {where!r}")
         from .random_weights import random_pipeline  # brings in transformers
 
         smaller = setup.low_memory or setup.quantise != "none"  # it may not fit the device before that
         built = replace(setup, device="cpu") if smaller else setup
-        model = self.wrap(placed(random_pipeline(ARCHITECTURES[where], self.layout, built), setup))
+        pipeline = fitting(lambda: random_pipeline(ARCHITECTURES[where], self.layout, built), setup)
+        model = self.wrap(placed(pipeline, setup))
         model.trained = False
         return finished(model, setup)
 

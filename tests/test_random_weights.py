@@ -162,6 +162,16 @@ def test_the_command_edits_with_random_weights(name: str, method: list[str], tmp
     assert len(list(tmp_path.glob("scenes-7.*.png"))) == 1
 
 
+@pytest.mark.usefixtures("small")
+def test_a_device_that_is_too_small_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("fe.models.random_weights.filled", full)
+    with pytest.raises(ValueError, match=r"^out of GPU memory; try --dtype bfloat16 or --low-memory or --quantise nf4$"):
+        load("flux-dev")
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -169,6 +179,7 @@ def test_the_command_edits_with_random_weights(name: str, method: list[str], tmp
         ("scenes:elsewhere", "random weights take the shipped model's shape"),
         ("flux:elsewhere", "random weights fill a published architecture, black-forest-labs/FLUX.1-dev or .*; got 'elsewhere'"),
         (f"flux:{SD3}", f"got '{SD3}'"),
+        (f"diffusers:{SD3}", "random"),
     ],
 )
 def test_what_has_no_published_architecture_is_refused(model: str, message: str) -> None:
