@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,11 @@ from fe.editors.base import Editor
 from fe.editors.flowedit import FlowEdit
 from fe.editors.injection import Injection
 from fe.editors.kept import Kept
+from fe.experiments.compare import carry_out, open_folder, prepare
 from fe.experiments.execute import Outcome, encode, execute
 from fe.experiments.names import build_solver, load_model
+from fe.experiments.plan import Comparison
+from fe.experiments.words import Method
 from fe.models.architectures import ARCHITECTURES
 from fe.models.base import Model, Setup
 from fe.models.fitting import fitting
@@ -247,3 +251,26 @@ def test_encoding_and_loading_say_it_too(tiny_folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(FluxPipeline, "to", full)
     with pytest.raises(ValueError, match=r"^out of GPU memory; try --low-memory or --quantise nf4$"):
         load_model(f"flux:{tiny_folder}", Setup(dtype="bfloat16"))
+
+
+@pytest.mark.parametrize(("room", "failing"), [(2, 0), (1, 2)])
+def test_a_comparison_tries_each_case_alone_and_records_what_does_not_fit(
+    room: int, failing: int, tiny_scenes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FlowEdit evaluates two rows a case: on a GPU with room for two rows it does one case at a time, and with room for one
+    none, while reconstruction still fits."""
+    plan = Comparison((Method("flowedit", "euler"),), tiny_scenes, "scenes", 2, (2,))
+    prepared = prepare(plan)
+    network, plain = prepared.model.network, prepared.model.network.forward
+
+    def forward(**given: Any) -> Any:
+        return plain(**given) if len(given["hidden_states"]) <= room else full()
+
+    monkeypatch.setattr(network, "forward", forward)
+    folder = open_folder(prepared, tmp_path / "run", overwrite=False)
+    carry_out(prepared, folder, lambda done, total, failed: None, batch=2, pictures=False)
+    lines = [json.loads(line) for line in (folder.path / "records.jsonl").read_text().splitlines()]
+    faults = [line["error"] for line in lines if line["error"] is not None]
+    assert len(faults) == failing
+    assert all(fault.startswith("ValueError: out of GPU memory; try --dtype bfloat16") for fault in faults)
+    assert len(folder.done({cell.key for cell in prepared.cells})) == len(prepared.cells) - failing
