@@ -55,8 +55,8 @@ class DrivenModel(Model[DrivenCondition]):
 
     Guidance is `guidance_scale` where the network reads it as a number (FLUX.1-dev), `true_cfg_scale` with the negative
     prompt " " where the pipeline has that (Qwen-Image, FLUX.1-schnell), and `guidance_scale` elsewhere; 1 is always none,
-    also where the pipeline counts from 0 (Z-Image, Krea 2: what they call 4 is 5 here). A pipeline's own ways stay,
-    such as Qwen-Image's and Lumina2's rescaling of a guided velocity, or the time that it rounds in bfloat16.
+    also where the pipeline counts from 0 (what Z-Image calls 4 is 5 here). A pipeline's own ways stay, such as Qwen-Image's
+    and Lumina2's rescaling of a guided velocity, or the time that it rounds in bfloat16.
 
     Every condition that was joined takes a pipeline call of its own, and so does every distinct time among the rows; there
     are no attention points. Building it evaluates the network up to four times, on a picture of a few tokens.
