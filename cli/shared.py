@@ -73,6 +73,7 @@ MODEL_OPTIONS = (
     click.option("--low-memory", is_flag=True, help="Only the part that works is on the GPU; the codec works in tiles."),
     click.option(
         "--quantise",
+        "--quantize",
         type=click.Choice(["none", "int8", "nf4"]),
         default="none",
         help="What the weights of the largest networks are rounded to.",

@@ -14,6 +14,7 @@ from ..editors.base import Editor
 from ..metrics.base import Metric
 from ..models.base import Loader, Model, Setup
 from ..models.loading import read_index
+from ..models.pipelines import PipelineLoader
 from ..options import parse
 from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError
 from ..solvers.base import Solver
@@ -105,8 +106,10 @@ def load_model(spec: str, setup: Setup | None = None, options: Options | None = 
     if the model cannot be had.
     """
     kind, source = model_kind(spec)
-    setup = setup or Setup(device="auto")
-    return build_loader(kind, options).load(source, replace(setup, device=pick_device(setup.device)))
+    loader, setup = build_loader(kind, options), setup or Setup(device="auto")
+    if source is None and isinstance(loader, PipelineLoader) and loader.home is None:
+        raise ValueError(f"the model {kind!r} stands for no weights of its own: write {kind}:FOLDER or {kind}:OWNER/NAME")
+    return loader.load(source, replace(setup, device=pick_device(setup.device)))
 
 
 @runtime_checkable

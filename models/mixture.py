@@ -87,7 +87,7 @@ class MixtureModel(Model[MixtureCondition]):
 
 @dataclass(frozen=True)
 class MixtureLoader(Loader):
-    """The registry's entry for the mixture model: nothing to read, nothing to choose."""
+    """Two-dimensional Gaussian mixtures with a closed-form velocity: nothing to read, nothing to choose."""
 
     def load(self, source: str | None, setup: Setup) -> Model[Any]:
         if source is not None:

@@ -24,7 +24,7 @@ class PipelineLoader(Loader):
     def load(self, source: str | None, setup: Setup) -> Model[Any]:
         where = source or self.home
         if where is None:
-            raise ValueError(f"{type(self).__name__} needs a folder or hub id: write KIND:FOLDER or KIND:OWNER/NAME")
+            raise ValueError(f"{type(self).__name__} needs a folder or hub id")
         if setup.weights == "random":
             return self._random(where, setup)
         return finished(self.wrap(load_pipeline(self.layout, where, setup)), setup)

@@ -227,7 +227,7 @@ def test_models_without_pictures_and_absent_models_are_refused(fe: Fe, tmp_path:
     for command in (["edit", "scenes:0"], ["generate", "--prompt", "x"], ["reconstruct", "scenes:0"]):
         assert_refused(run.invoke(main, [*command, "--model", "mixture"]), "pictures")
         assert_refused(run.invoke(main, [*command, "--model", f"scenes:{tmp_path}"]), "holds no model_index.json")
-        assert_refused(run.invoke(main, [*command, "--model", "flux"]), "needs a folder or hub id")
+        assert_refused(run.invoke(main, [*command, "--model", "flux"]), "write flux:FOLDER or flux:OWNER")
 
 
 def test_generate_writes_one_picture_a_seed_whatever_the_count(fe: Fe) -> None:
