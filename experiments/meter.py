@@ -50,8 +50,8 @@ def metered(network: nn.Module, watch: Callable[[int], None] | None = None) -> I
 
 @contextmanager
 def _around(network: nn.Module, before: _Before, after: _After) -> Iterator[None]:
-    """Call those two at every call of `network`: by hooks, unless its call as a whole was compiled in place: then hooks that came
-    later are left out, or what they do breaks the compiling."""
+    """Call those two at every call of `network`: by hooks, unless its call as a whole was compiled in place. There, later hooks
+    are left out, or break the compiling by what they do."""
     compiled = network._compiled_call_impl
     if compiled is None:
         with network.register_forward_pre_hook(before, with_kwargs=True), network.register_forward_hook(after):

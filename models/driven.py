@@ -3,7 +3,6 @@ one step at a time. What a pipeline hides from its scheduler (signs, times, pack
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from .driven_loading import load_any
 from .driven_run import Seen, Texts, evaluate, finish, read, schedule
 from .loading import first_line
 from .preparing import finished
-from .prompts import check_tokens
+from .prompts import check_asked, check_tokens
 
 MIDDLE: Final = 0.5
 """The time of the evaluations that only look at how a pipeline goes about it."""
@@ -104,10 +103,7 @@ class DrivenModel(Model[DrivenCondition]):
     def condition(self, prompts: Sequence[str], guidance: float) -> DrivenCondition:
         """One row for each prompt, all at `guidance`. The prompts are encoded together, as the pipeline encodes a list.
         Raises ValueError for no prompts, a prompt that cannot be read, or a guidance that is not finite."""
-        if not prompts:
-            raise ValueError("a condition needs at least one prompt, got none")
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance must be a finite number, got {guidance}")
+        check_asked(prompts, guidance)
         readers = tokenizers(self.pipeline)
         if readers:
             check_tokens(max(readers, key=lambda reader: int(reader.model_max_length)), prompts, self.kind.longest)

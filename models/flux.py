@@ -3,7 +3,6 @@ anything else of that layout."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
 from .pictures import decode_latents, encode_pictures
 from .pipelines import PipelineLoader
 from .preparing import compiled_whole
-from .prompts import check_tokens, check_words, encode_each
+from .prompts import check_asked, check_tokens, check_words, encode_each
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -119,10 +118,7 @@ class FluxModel(Model[FluxCondition]):
     def condition(self, prompts: Sequence[str], guidance: float) -> FluxCondition:
         """One row for each prompt, all at `guidance`, the scale that the network was distilled for (schnell ignores it).
         Raises ValueError for no prompts, unknown words, a prompt that is too long, or a guidance that is not finite."""
-        if not prompts:
-            raise ValueError("a condition needs at least one prompt, got none")
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance must be a finite number, got {guidance}")
+        check_asked(prompts, guidance)
         if self.vocabulary is not None:
             check_words(prompts, self.vocabulary)
         if self.pipeline.text_encoder is None or self.pipeline.text_encoder_2 is None:

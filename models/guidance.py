@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from .prompts import check_asked, encode_each
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,15 @@ class GuidedCondition:
         counts = {len(self.guidance), *(len(rows) for rows in (*self.text, *self.negative))}
         if len(counts) > 1:
             raise ValueError(f"a condition needs as many embeddings as guidances, got {sorted(counts)} rows")
+
+    @classmethod
+    def of(cls, prompts: Sequence[str], guidance: float, encode: Callable[[list[str]], Sequence[Tensor]]) -> Self:
+        """One row for each prompt, all at one guidance away from the empty prompt; `encode` gives what the network reads.
+        Raises ValueError for no prompts or a guidance that is not finite."""
+        check_asked(prompts, guidance)
+        rows = len(prompts)
+        encoded = encode_each([*prompts, *[""] * rows], encode)
+        return cls(tuple(some[:rows] for some in encoded), tuple(some[rows:] for some in encoded), (guidance,) * rows)
 
     def __len__(self) -> int:
         return len(self.guidance)

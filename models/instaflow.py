@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ from .loading import CLIP_TOKENIZERS, Layout
 from .parameterisation import PREDICTIONS, parameterisation
 from .pictures import decode_latents, encode_pictures
 from .pipelines import PipelineLoader
-from .prompts import check_tokens, encode_each
+from .prompts import check_tokens
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -57,13 +56,7 @@ class UNetModel(Model[GuidedCondition]):
     def condition(self, prompts: Sequence[str], guidance: float) -> GuidedCondition:
         """One row for each prompt, guided away from the empty prompt where `guidance` is above 1.
         Raises ValueError for no prompts, one that is too long or of unknown words alone, or a guidance that is not finite."""
-        if not prompts:
-            raise ValueError("a condition needs at least one prompt, got none")
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance must be a finite number, got {guidance}")
-        (embeds,) = encode_each([*prompts, *[""] * len(prompts)], self._encode)
-        rows = len(prompts)
-        return GuidedCondition((embeds[:rows],), (embeds[rows:],), (guidance,) * rows)
+        return GuidedCondition.of(prompts, guidance, self._encode)
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:
         self._check(x)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def check_asked(prompts: Sequence[str], guidance: float) -> None:
+    """Raise ValueError for no prompts, or a guidance that is not finite."""
+    if not prompts:
+        raise ValueError("a condition needs at least one prompt, got none")
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance must be a finite number, got {guidance}")
 
 
 def check_words(prompts: Sequence[str], vocabulary: Collection[str]) -> None:

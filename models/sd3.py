@@ -3,7 +3,6 @@ StableDiffusion3Pipeline."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
 from .pictures import decode_latents, encode_pictures
 from .pipelines import PipelineLoader
-from .prompts import check_tokens, encode_each
+from .prompts import check_tokens
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusion3Pipeline
@@ -69,13 +68,7 @@ class SD3Model(Model[GuidedCondition]):
         T5 nobody would read the rest, and a longer prompt is refused.
         Raises ValueError for no prompts, a prompt that is too long or of unknown words alone, or a guidance that is not finite.
         """
-        if not prompts:
-            raise ValueError("a condition needs at least one prompt, got none")
-        if not math.isfinite(guidance):
-            raise ValueError(f"guidance must be a finite number, got {guidance}")
-        embeds, pooled = encode_each([*prompts, *[""] * len(prompts)], self._encode)
-        rows = len(prompts)
-        return GuidedCondition((embeds[:rows], pooled[:rows]), (embeds[rows:], pooled[rows:]), (guidance,) * rows)
+        return GuidedCondition.of(prompts, guidance, self._encode)
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:
         self._check(x)
