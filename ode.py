@@ -86,6 +86,11 @@ class TimeGrid:
             raise ValueError("steps are counted from the image end: truncate the falling grid, then reverse it")
         return TimeGrid(self.times[self.steps - first : self.steps - last + 1])
 
+    def last(self, count: int | None) -> TimeGrid:
+        """The last `count` steps of a falling grid: all of them if None, or if there are no more.
+        Raises ValueError as `truncated` does."""
+        return self if count is None else self.truncated(min(count, self.steps))
+
     def number(self, tick: Tick) -> int:
         """The number of the step that `tick` belongs to, counted from the image end (1 is the step that touches t = 0)."""
         low = min(self.times[0], self.times[-1])

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..models.base import Model
 from ..ode import Tick, TimeGrid
 from ..options import check, option
-from ..solvers.base import Solver, walk
+from ..solvers.base import Solver
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free, walk_inside
+from .path import invert, regenerate
 from .steps import require_euler
 
 
@@ -50,23 +50,19 @@ class DirectEdit(Editor):
         keep_path: bool = False,
     ) -> Edit:
         require_euler(solver, "DirectEdit")
-        down = grid if self.n_max is None else grid.truncated(min(self.n_max, grid.steps))
+        down = grid.last(self.n_max)
         source = model.field(model.condition(request.source, self.source_guidance))
         target = model.field(model.condition(request.target, self.target_guidance))
 
         def rising(tick: Tick, z: Tensor) -> Tensor:
             return source(self._told(tick), z)
 
-        knots = down.reversed()
-        noisy, up = followed(request.latent, walk(solver, rising, request.latent, knots), keep=True)
-        inverted = dict(zip(knots.times, up, strict=True))
+        inverted = invert(solver, rising, request.latent, down)
 
         def falling(tick: Tick, x: Tensor) -> Tensor:
-            return target(self._told(tick), x - (inverted[tick.t0] - inverted[tick.t1]))
+            return target(self._told(tick), x - (inverted.at[tick.t0] - inverted.at[tick.t1]))
 
-        walked = walk_inside(solver, falling, noisy.x, down, request.mask, inverted.__getitem__)
-        result, back = followed(noisy.x, walked, keep_path)
-        return Edit(result.x, noise_free(up, back) if keep_path else ())
+        return regenerate(solver, falling, inverted, down, request.mask, keep_path)
 
     def _told(self, tick: Tick) -> Tick:
         return tick._replace(t=tick.interval[0 if self.told == "low" else 1])

@@ -12,10 +12,10 @@ from torch import Tensor
 from ..models.base import Model
 from ..ode import Field, Tick, TimeGrid
 from ..options import check, option
-from ..solvers.base import Solver, walk
+from ..solvers.base import Solver
 from ..solvers.fixed_point import FixedPoint
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free, walk_inside
+from .path import invert, regenerate
 from .steps import require_euler
 
 
@@ -58,16 +58,12 @@ class FTEdit(Editor):
         keep_path: bool = False,
     ) -> Edit:
         require_euler(solver, "FTEdit")
-        down = grid if self.n_max is None else grid.truncated(min(self.n_max, grid.steps))
-        rising, latent = down.reversed(), request.latent
+        down = grid.last(self.n_max)
         inverter = FixedPoint(self.sweeps, self.average_from, self.average_to)
         source = model.field(model.condition(request.source, self.source_guidance))
-        noisy, up = followed(latent, walk(inverter, source, latent, rising), True)
-        inverted = dict(zip(rising.times, up, strict=True))
-        target = self._generating(model, request, inverted)
-        walked = walk_inside(solver, target, noisy.x, down, request.mask, inverted.__getitem__)
-        result, back = followed(noisy.x, walked, keep_path)
-        return Edit(result.x, noise_free(up, back) if keep_path else ())
+        inverted = invert(inverter, source, request.latent, down)
+        target = self._generating(model, request, inverted.at)
+        return regenerate(solver, target, inverted, down, request.mask, keep_path)
 
     def _generating(self, model: Model[Any], request: Request, inverted: Mapping[float, Tensor]) -> Field:
         """The target's velocity; with `compensate`, and what the source's at the inverted state misses of the inverted step."""

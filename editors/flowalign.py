@@ -51,8 +51,7 @@ class FlowAlign(Editor):
         keep_path: bool = False,
     ) -> Edit:
         require_euler(solver, "FlowAlign")
-        down = grid if self.n_max is None else grid.truncated(min(self.n_max, grid.steps))
-        step, path = followed(request.latent, self._walk(model, request, down, noise), keep_path)
+        step, path = followed(request.latent, self._walk(model, request, grid.last(self.n_max), noise), keep_path)
         return Edit(step.x, tuple(path) if keep_path else ())
 
     def _walk(self, model: Model[Any], request: Request, grid: TimeGrid, noise: Noise) -> Iterator[Step[None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -11,10 +11,10 @@ from torch import Tensor
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..options import OptionError, check, option
-from ..solvers.base import Solver, walk
+from ..solvers.base import Solver
 from .base import Edit, Editor, Noise, Request
 from .kept import Kept
-from .path import followed, noise_free, walk_inside
+from .path import invert, regenerate
 from .transfer import Change, InBatch, Stored, Transfer, switched
 
 MEMORIES: Mapping[str, type[Transfer]] = {"stored": Stored, "in-batch": InBatch}
@@ -85,12 +85,9 @@ class Injection(Editor):
         if chosen:
             inverting = switched(inverting, transfer.recording(), chosen)
             generating = switched(generating, transfer.injecting(), chosen)
-        rising, mask = grid.reversed(), request.mask
-        noisy, up = followed(request.latent, walk(solver, inverting, request.latent, rising), keep_path or mask is not None)
-        inverted = dict(zip(rising.times, up, strict=False))
-        walked = walk_inside(solver.generator, generating, noisy.x, grid, mask, inverted.__getitem__)
-        result, down = followed(noisy.x, walked, keep_path)
-        return Edit(result.x, noise_free(up, down) if keep_path else (), transfer.counts())
+        inverted = invert(solver, inverting, request.latent, grid)
+        edit = regenerate(solver.generator, generating, inverted, grid, request.mask, keep_path)
+        return replace(edit, counts=transfer.counts())
 
     def budget(self, model: Model[Any], solver: Solver[Any], grid: TimeGrid, latent: Tensor) -> str:
         if self.memory != "stored" or self.inject == 0:

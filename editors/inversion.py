@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..options import check, option
-from ..solvers.base import Solver, walk
+from ..solvers.base import Solver
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free, walk_inside
+from .path import invert, regenerate
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,9 @@ class Inversion(Editor):
                 f"{type(solver).__name__} is not exactly reversible, so there is no state to carry; "
                 "set carry to false, or use a reversible solver"
             )
-        down = grid if self.n_max is None else grid.truncated(min(self.n_max, grid.steps))
+        down = grid.last(self.n_max)
         source = model.field(model.condition(request.source, self.source_guidance))
         target = model.field(model.condition(request.target, self.target_guidance))
-        rising, mask = down.reversed(), request.mask
-        noisy, up = followed(request.latent, walk(solver, source, request.latent, rising), keep_path or mask is not None)
-        inverted = dict(zip(rising.times, up, strict=False))
-        state = noisy.state if self.carry else None
-        walked = walk_inside(solver.generator, target, noisy.x, down, mask, inverted.__getitem__, state)
-        result, back = followed(noisy.x, walked, keep_path)
-        return Edit(result.x, noise_free(up, back) if keep_path else ())
+        inverted = invert(solver, source, request.latent, down)
+        state = inverted.last.state if self.carry else None
+        return regenerate(solver.generator, target, inverted, down, request.mask, keep_path, state)

@@ -7,15 +7,16 @@ and ends as the result, since Z_src(0) is the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..ode import Field, Tick, TimeGrid
 from ..solvers.base import Solver, Step, integrate, walk
+from .base import Edit
 
 
 def followed(start: Tensor, steps: Iterable[Step[Any]], keep: bool) -> tuple[Step[Any], list[Tensor]]:
@@ -48,6 +49,37 @@ def walk_inside(
         x, state = integrate(solver, field, x, TimeGrid((t0, t1)), state)
         x = mask * x + (1.0 - mask) * outside(t1)  # not lerp, whose value at either end may be off by rounding
         yield Step(x, state)
+
+
+class Inverted(NamedTuple):
+    """A source that was walked to noise: the last step of that walk, and the states by the time of their knot, from the image
+    on."""
+
+    last: Step[Any]
+    at: Mapping[float, Tensor]
+
+
+def invert(solver: Solver[Any], field: Field, latent: Tensor, down: TimeGrid) -> Inverted:
+    """Walk `latent` up the knots of the falling grid `down`."""
+    rising = down.reversed()
+    last, states = followed(latent, walk(solver, field, latent, rising), keep=True)
+    return Inverted(last, dict(zip(rising.times, states, strict=True)))
+
+
+def regenerate(
+    solver: Solver[Any],
+    field: Field,
+    inverted: Inverted,
+    down: TimeGrid,
+    mask: Tensor | None,
+    keep_path: bool,
+    state: Any = None,
+) -> Edit:
+    """Walk from the noise that an inversion ended at, down the knots that it came up by: outside `mask` back to its states,
+    knot by knot. The path is `noise_free`."""
+    x = inverted.last.x
+    result, back = followed(x, walk_inside(solver, field, x, down, mask, inverted.at.__getitem__, state), keep_path)
+    return Edit(result.x, noise_free(tuple(inverted.at.values()), back) if keep_path else ())
 
 
 def noise_free(up: Sequence[Tensor], down: Sequence[Tensor]) -> tuple[Tensor, ...]:

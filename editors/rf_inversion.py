@@ -68,7 +68,7 @@ class RFInversion(Editor):
         keep_path: bool = False,
     ) -> Edit:
         self._check_solver(solver)
-        latent, down = request.latent, grid if self.n_max is None else grid.truncated(min(self.n_max, grid.steps))
+        latent, down = request.latent, grid.last(self.n_max)
         rising, told = self._rising(down)
         pulled_up = self._pulled_up(model, request, noise(grid.steps), told)
         noisy, up = followed(latent, walk(solver, pulled_up, latent, rising), keep_path)

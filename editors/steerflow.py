@@ -14,10 +14,10 @@ from torch.nn import functional
 from ..models.base import Model
 from ..ode import Field, Tick, TimeGrid
 from ..options import OptionError, check, option
-from ..solvers.base import Solver, walk
+from ..solvers.base import Solver
 from ..solvers.euler import Euler
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free, walk_inside
+from .path import invert, regenerate
 from .places import closed, packed, quantile_stretched, spread
 
 Velocities = Callable[[Tick, Tensor], tuple[Tensor, Tensor]]
@@ -66,14 +66,10 @@ class SteerFlow(Editor):
         *,
         keep_path: bool = False,
     ) -> Edit:
-        latent, rising = request.latent, grid.reversed()
         source = model.field(model.condition(request.source, self.source_guidance))
-        noisy, up = followed(latent, walk(solver, source, latent, rising), keep=True)
-        inverted = dict(zip(rising.times, up, strict=True))
-        steered = self._steered(self._velocities(model, request), inverted, model.packing)
-        walked = walk_inside(Euler(), steered, noisy.x, grid, request.mask, inverted.__getitem__)
-        result, back = followed(noisy.x, walked, keep_path)
-        return Edit(result.x, noise_free(up, back) if keep_path else ())
+        inverted = invert(solver, source, request.latent, grid)
+        steered = self._steered(self._velocities(model, request), inverted.at, model.packing)
+        return regenerate(Euler(), steered, inverted, grid, request.mask, keep_path)
 
     def _steered(self, velocities: Velocities, inverted: Mapping[float, Tensor], packing: int) -> Field:
         """The field of the way back."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..models.base import Model
 from ..ode import Field, Tick, TimeGrid
 from ..options import check, option
-from ..solvers.base import Solver, walk
+from ..solvers.base import Solver
 from .base import Edit, Editor, Noise, Request
-from .path import followed, noise_free, walk_inside
+from .path import invert, regenerate
 from .places import packed, spread, stretched
 
 
@@ -55,19 +55,15 @@ class UniEdit(Editor):
         *,
         keep_path: bool = False,
     ) -> Edit:
-        latent, mask = request.latent, request.mask
+        latent = request.latent
         share = self.alpha * grid.steps
         steps = round(share) if self.code == "flux" else math.floor(share)
         if steps == 0:
             return Edit(latent, (latent,) if keep_path else ())
         down = grid.truncated(steps)
-        rising = down.reversed()
         empty = model.field(model.condition(("",) * len(latent), self.source_guidance))
-        noisy, up = followed(latent, walk(solver, empty, latent, rising), keep_path or mask is not None)
-        inverted = dict(zip(rising.times, up, strict=False))
-        walked = walk_inside(solver.generator, self._pushed(model, request), noisy.x, down, mask, inverted.__getitem__)
-        result, back = followed(noisy.x, walked, keep_path)
-        return Edit(result.x, noise_free(up, back) if keep_path else ())
+        inverted = invert(solver, empty, latent, down)
+        return regenerate(solver.generator, self._pushed(model, request), inverted, down, request.mask, keep_path)
 
     def _pushed(self, model: Model[Any], request: Request) -> Field:
         """The field of the way back."""

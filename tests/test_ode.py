@@ -53,6 +53,12 @@ def test_truncated_counts_from_the_image_end() -> None:
     assert grid.truncated(4, 3).times == (1.0, 0.8)
 
 
+def test_the_last_steps_are_all_where_there_are_no_more() -> None:
+    grid = TimeGrid((1.0, 0.8, 0.5, 0.1, 0.0))
+    assert grid.last(2).times == (0.5, 0.1, 0.0)
+    assert grid.last(None) == grid.last(4) == grid.last(9) == grid
+
+
 @pytest.mark.parametrize(("first", "last"), [(5, 0), (2, 2), (1, 3), (3, -1), (0, 0)])
 def test_truncated_refuses_steps_that_are_not_there(first: int, last: int) -> None:
     with pytest.raises(ValueError, match=f"<= 4 steps, got first={first}, last={last}"):
