@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ..editors.base import Editor
 from ..options import by_name
 from ..solvers.base import Solver
 from .names import build_editor, build_solver
-from .presets import find_preset
+from .presets import Preset, find_preset
 
-USUAL_EDITOR, USUAL_SOLVER, USUAL_STEPS = "flowedit", "euler", 28
+USUAL: Final = Preset("flowedit", "euler", 28, family="any", paper="")
+"""What is done where nothing is said: no preset, but of a preset's shape."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,19 @@ def choose(
     """The way to edit. What is given goes before what the preset says, and that before what is usual: FlowEdit by 28 Euler
     steps. options: as `options.by_name` takes them, for the editor and the solver where they are named, and the model.
     Raises RegistryError, OptionError, or ValueError for an editor beside a preset of another."""
-    published = None if preset is None else find_preset(preset)
-    if published is not None and editor not in (None, published.editor):
+    published = USUAL if preset is None else find_preset(preset)
+    if preset is not None and editor not in (None, published.editor):
         raise ValueError(f"the preset {preset!r} is of the editor {published.editor!r}; leave out the editor, or the preset")
-    usual_way = (USUAL_EDITOR, USUAL_SOLVER, USUAL_STEPS)
-    from_preset = usual_way if published is None else (published.editor, published.solver, published.steps)
-    chosen = from_preset[0] if editor is None else editor
-    walker = from_preset[1] if solver is None else solver
-    count = from_preset[2] if steps is None else steps
+    chosen = published.editor if editor is None else editor
+    walker = published.solver if solver is None else solver
+    count = published.steps if steps is None else steps
     if count < 1:
         raise ValueError(f"steps must be at least 1, got {count}")
     given = by_name(options or {}, [name for name in (chosen, walker, "model") if isinstance(name, str)])
-    usual = {} if published is None else published.options_for(count)
-    name = f"{_named(chosen)}-{_named(walker)}-{count}"
-    if preset is not None and published is not None:
-        as_published = count == published.steps and walker == published.solver
-        name = preset if as_published else f"{preset}-{_named(walker)}-{count}"
-    built = build_editor(chosen, {**usual, **given[chosen]}) if isinstance(chosen, str) else chosen
+    name = f"{preset or _named(chosen)}-{_named(walker)}-{count}"
+    if preset is not None and (walker, count) == (published.solver, published.steps):
+        name = preset
+    built = build_editor(chosen, {**published.options_for(count), **given[chosen]}) if isinstance(chosen, str) else chosen
     walking = build_solver(walker, given[walker]) if isinstance(walker, str) else walker
     return Way(name, _named(walker), built, walking, count, given["model"])
 
