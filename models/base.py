@@ -157,6 +157,12 @@ class Loader(ABC):
         """
 
 
+def check_rows(condition: Condition, x: Tensor) -> None:
+    """Raise ValueError unless `condition` has an entry for each row of `x`."""
+    if len(condition) != len(x):
+        raise ValueError(f"the condition has {len(condition)} rows and the latent {len(x)}; they must be equal")
+
+
 def per_row(t: float | Tensor, x: Tensor) -> Tensor:
     """The time of every row of `x`, float32 (B,), on its device."""
     if isinstance(t, Tensor):

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ..attention_hooks.base import Point
 from ..ode import TimeGrid
-from .base import Loader, Model, Setup, per_row
+from .base import Loader, Model, Setup, check_rows, per_row
 from .driven_codec import encode, round_trip
 from .driven_kind import Size, kind_of, network_of, tokenizers
 from .driven_loading import load_any
 from .driven_run import Seen, Texts, evaluate, finish, read, schedule
 from .loading import first_line
+from .pictures import check_pictures, codec_of
 from .preparing import finished
 from .prompts import check_asked, check_tokens
 
@@ -82,18 +83,13 @@ class DrivenModel(Model[DrivenCondition]):
         return self._packing
 
     def encode(self, pictures: Tensor) -> Tensor:
-        self._need_codec()
-        if pictures.ndim != 4 or pictures.shape[1] != 3:
-            raise ValueError(f"pictures are (B, 3, H, W), got {tuple(pictures.shape)}")
-        height, width = pictures.shape[2:]
-        if min(height, width) < self.multiple or height % self.multiple or width % self.multiple:
-            raise ValueError(f"picture sides must be multiples of {self.multiple} pixels, got {width}x{height}")
+        codec_of(self.pipeline)
+        check_pictures(pictures, self.multiple)
         return encode(self.pipeline, pictures)
 
     def decode(self, latents: Tensor) -> Tensor:
         """By the pipeline's own code, picture by picture."""
-        self._need_codec()
-        dtype = self.pipeline.vae.dtype
+        dtype = codec_of(self.pipeline).dtype
         blank, pictures = _cast(self._blank, dtype), []
         for row in torch.split(latents, 1):
             asked = self._asked(("",), 1.0, row.to(dtype))
@@ -112,8 +108,7 @@ class DrivenModel(Model[DrivenCondition]):
     def velocity(self, t: float | Tensor, x: Tensor, condition: DrivenCondition) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self._channels:
             raise ValueError(f"latents are (B, {self._channels}, h, w), got {tuple(x.shape)}")
-        if len(condition) != len(x):
-            raise ValueError(f"the condition has {len(condition)} rows and the latent {len(x)}; they must be equal")
+        check_rows(condition, x)
         counts = [len(part.prompts) for part in condition.parts]
         rows = zip(condition.parts, torch.split(per_row(t, x), counts), torch.split(x, counts), strict=True)
         return torch.cat([self._evaluate(part, times, states) for part, times, states in rows])
@@ -218,10 +213,6 @@ class DrivenModel(Model[DrivenCondition]):
                 f"the latents of {self._name} are not understood: it decodes them {apart:.2g} away from its codec's own "
                 "round trip (pictures are from 0 to 1)"
             )
-
-    def _need_codec(self) -> None:
-        if self.pipeline.components.get("vae") is None:
-            raise ValueError("this pipeline has no codec (vae), so it has no pictures; load one that has")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

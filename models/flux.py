@@ -12,10 +12,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..attention_hooks.base import Part, Point, Stream
+from ..attention_hooks.base import Point, Stream
 from ..ode import TimeGrid
 from ..options import option
-from .base import Model, per_row
+from .attention import parts_of
+from .base import Model, check_rows, per_row
 from .grids import check_scheduler, scheduler_grid
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
 from .pictures import decode_latents, encode_pictures
@@ -136,9 +137,8 @@ class FluxModel(Model[FluxCondition]):
         return FluxCondition(embeds, pooled, torch.full((len(prompts),), guidance, device=embeds.device))
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: FluxCondition) -> Tensor:
-        rows, height, width = self._check(x)
-        if len(condition) != rows:
-            raise ValueError(f"the condition has {len(condition)} rows and the latent {rows}; they must be equal")
+        height, width = self._check(x)
+        check_rows(condition, x)
         times = per_row(t, x)
         guidance = condition.guidance.to(x.device, torch.float32) if self.guided else None
         with self._exact(times, guidance):
@@ -171,11 +171,7 @@ class FluxModel(Model[FluxCondition]):
         found: dict[Point, nn.Module] = {}
         for stream, blocks in streams.items():
             for index, block in enumerate(blocks):
-                attention = block.attn
-                if attention.fused_projections:
-                    raise ValueError("attention points need separate projections; call unfuse_qkv_projections() first")
-                parts: dict[Part, nn.Module] = {"q": attention.norm_q, "k": attention.norm_k, "v": attention.to_v}
-                found.update({Point(stream, index, part): module for part, module in parts.items()})
+                found.update({Point(stream, index, part): module for part, module in parts_of(block.attn).items()})
         return found
 
     def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
@@ -185,11 +181,11 @@ class FluxModel(Model[FluxCondition]):
         size = config.num_attention_heads * config.attention_head_dim * self.dtype.itemsize
         return {point: tokens[point.stream] * size for point in self.points()}
 
-    def _check(self, x: Tensor) -> tuple[int, int, int]:
+    def _check(self, x: Tensor) -> tuple[int, int]:
         channels = self.pipeline.transformer.config.in_channels // 4
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % 2 or x.shape[3] % 2:
             raise ValueError(f"latents are (B, {channels}, h, w) with h and w even, got {tuple(x.shape)}")
-        return x.shape[0], x.shape[2], x.shape[3]
+        return x.shape[2], x.shape[3]
 
     @contextmanager
     def _exact(self, times: Tensor, guidance: Tensor | None) -> Iterator[None]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..attention_hooks.base import Part, Point
 from ..ode import TimeGrid
 from ..options import check, option
-from .base import Model
+from .attention import parts_of
+from .base import Model, check_rows
 from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, Layout
 from .parameterisation import PREDICTIONS, parameterisation
@@ -60,8 +61,7 @@ class UNetModel(Model[GuidedCondition]):
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:
         self._check(x)
-        if len(condition) != len(x):
-            raise ValueError(f"the condition has {len(condition)} rows and the latent {len(x)}; they must be equal")
+        check_rows(condition, x)
         owners, (embeds,) = condition.owners, condition.network_rows
         times = torch.as_tensor(t, dtype=torch.float64, device="cpu").expand(len(x)).contiguous()
         timestep, state = self.parameterisation.feed(times, x)
@@ -89,10 +89,7 @@ class UNetModel(Model[GuidedCondition]):
         the number of places at that depth of the UNet. Raises ValueError if the projections are fused."""
         found: dict[Point, nn.Module] = {}
         for index, (_, attention) in enumerate(self._self_attentions()):
-            if _fused(attention):
-                raise ValueError("attention points need separate projections; call unfuse_qkv_projections() first")
-            parts: dict[Part, nn.Module] = {"q": attention.to_q, "k": attention.to_k, "v": attention.to_v}
-            found.update({Point("self", index, part): module for part, module in parts.items()})
+            found.update({Point("self", index, part): module for part, module in parts_of(attention).items()})
         return found
 
     def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
@@ -140,13 +137,6 @@ def _check_unet(config: Any) -> None:
                 f"this UNet reads more than time and text ({name} is {config[name]!r}); use InstaFlow, 2-rectified flow or "
                 "another text-to-image model of Stable Diffusion 1.5's layout"
             )
-
-
-def _fused(attention: Any) -> bool:
-    """Whether one product gives q, k and v together. Its processor says so: unfusing leaves `fused_projections` up."""
-    from diffusers.models.attention_processor import FusedAttnProcessor2_0
-
-    return isinstance(attention.processor, FusedAttnProcessor2_0)
 
 
 LAYOUT: Final = Layout(

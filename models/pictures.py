@@ -13,12 +13,8 @@ def encode_pictures(pipeline: Any, pictures: Tensor, multiple: int) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] to latents float32, on the device that the pipeline computes on: the mode of the codec's
     distribution, shifted and scaled as its configuration says.
     Raises ValueError if there is no codec, or if H or W is no multiple of `multiple`."""
-    vae = _codec(pipeline)
-    if pictures.ndim != 4 or pictures.shape[1] != 3:
-        raise ValueError(f"pictures are (B, 3, H, W), got {tuple(pictures.shape)}")
-    height, width = pictures.shape[2:]
-    if height < multiple or width < multiple or height % multiple or width % multiple:
-        raise ValueError(f"picture sides must be multiples of {multiple} pixels, got {width}x{height}")
+    vae = codec_of(pipeline)
+    check_pictures(pictures, multiple)
     with torch.no_grad():
         given = (pictures * 2.0 - 1.0).to(pipeline._execution_device, vae.dtype)  # an offloaded codec lies on another device
         latents: Tensor = vae.encode(given).latent_dist.mode().float()
@@ -26,9 +22,18 @@ def encode_pictures(pipeline: Any, pictures: Tensor, multiple: int) -> Tensor:
     return scaled
 
 
+def check_pictures(pictures: Tensor, multiple: int) -> None:
+    """Raise ValueError unless these are pictures (B, 3, H, W) whose sides are multiples of `multiple`."""
+    if pictures.ndim != 4 or pictures.shape[1] != 3:
+        raise ValueError(f"pictures are (B, 3, H, W), got {tuple(pictures.shape)}")
+    height, width = pictures.shape[2:]
+    if height < multiple or width < multiple or height % multiple or width % multiple:
+        raise ValueError(f"picture sides must be multiples of {multiple} pixels, got {width}x{height}")
+
+
 def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
     """Latents to pictures (B, 3, H, W) in [0, 1], float32. Raises ValueError if there is no codec."""
-    vae = _codec(pipeline)
+    vae = codec_of(pipeline)
     unscaled = latents.float() / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     with torch.no_grad():
         pictures: Tensor = vae.decode(unscaled.to(pipeline._execution_device, vae.dtype)).sample.float()
@@ -47,7 +52,9 @@ def latent_masks(masks: Tensor, latents: Tensor) -> Tensor:
     return functional.interpolate(masks.to(latents), latents.shape[2:], mode="area")
 
 
-def _codec(pipeline: Any) -> Any:
-    if pipeline.vae is None:
+def codec_of(pipeline: Any) -> Any:
+    """The codec of a diffusers pipeline. Raises ValueError if it has none."""
+    codec = pipeline.components.get("vae")
+    if codec is None:
         raise ValueError("this pipeline has no codec (vae), so it has no pictures; load one that has")
-    return pipeline.vae
+    return codec

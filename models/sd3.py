@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from ..attention_hooks.base import Part, Point, Stream
+from ..attention_hooks.base import Point, Stream
 from ..ode import TimeGrid
 from ..options import option
-from .base import Model, per_row
+from .attention import fused, parts_of
+from .base import Model, check_rows, per_row
 from .grids import check_scheduler, shifted_grid, twice_shifted_grid
 from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
@@ -72,8 +73,7 @@ class SD3Model(Model[GuidedCondition]):
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:
         self._check(x)
-        if len(condition) != len(x):
-            raise ValueError(f"the condition has {len(condition)} rows and the latent {len(x)}; they must be equal")
+        check_rows(condition, x)
         owners = condition.owners
         embeds, pooled = condition.network_rows
         output: Tensor = self.network(
@@ -102,14 +102,7 @@ class SD3Model(Model[GuidedCondition]):
             if block.use_dual_attention:
                 attentions["dual"] = block.attn2
             for stream, attention in attentions.items():
-                if _fused(attention):
-                    raise ValueError("attention points need separate projections; call unfuse_qkv_projections() first")
-                parts: dict[Part, nn.Module] = {
-                    "q": attention.norm_q or attention.to_q,
-                    "k": attention.norm_k or attention.to_k,
-                    "v": attention.to_v,
-                }
-                found.update({Point(stream, index, part): module for part, module in parts.items()})
+                found.update({Point(stream, index, part): module for part, module in parts_of(attention).items()})
         return found
 
     def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
@@ -159,18 +152,11 @@ def _check_transformer(transformer: Any) -> None:
             f"{config.out_channels}; use Stable Diffusion 3 or 3.5"
         )
     blocks = transformer.transformer_blocks
-    if any(_fused(block.attn) and (block.attn.norm_q is not None or block.use_dual_attention) for block in blocks):
+    if any(fused(block.attn) and (block.attn.norm_q is not None or block.use_dual_attention) for block in blocks):
         raise ValueError(
             "the fused projections of this transformer leave out its QK-norm and its second attention, so it does not compute "
             "what it was trained to; call unfuse_qkv_projections() first"
         )
-
-
-def _fused(attention: Any) -> bool:
-    """Whether one product gives q, k and v together. Its processor says so: unfusing leaves `fused_projections` up."""
-    from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
-
-    return isinstance(attention.processor, FusedJointAttnProcessor2_0)
 
 
 @dataclass(frozen=True)
