@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 
 import click
@@ -16,7 +19,7 @@ COMMANDS = {
     "edit": "Edit a picture, or a folder of pictures.",
     "generate": "Draw pictures from a prompt.",
     "reconstruct": "Invert a picture and bring it back: error against cost.",
-    "list": "Show solvers, editors, models, metrics and cases.",
+    "list": "Show solvers, editors, models, metrics, cases and presets.",
     "check": "Hold a solver to what it claims.",
 }
 MODULES = {"list": "listing"}  # where a command's module is not called as the command is
@@ -56,19 +59,25 @@ class Commands(click.Group):
         debug = bool(ctx.params["debug"])
         # threads that spin while they wait cost a busy machine a factor of ten or more
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        with refusing(debug), warnings.catch_warnings():
-            if not debug:
-                _quieten()
+        with refusing(debug), nullcontext() if debug else _quiet():
             return super().invoke(ctx)
 
 
-def _quieten() -> None:
-    """Keep other libraries' warnings and progress bars off the screen; our own stay."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep other libraries' warnings, log lines and progress bars off the screen inside; our own warnings stay."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    warnings.simplefilter("ignore")
-    warnings.filterwarnings("default", module=r"fe(\.|$)")
-    warnings.showwarning = _say
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("default", module=r"fe(\.|$)")
+            warnings.showwarning = _say
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _say(
