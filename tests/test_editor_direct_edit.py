@@ -12,27 +12,17 @@ from fe.editors.base import Edit, KeyedNoise, Request
 from fe.editors.direct_edit import DirectEdit
 from fe.editors.inversion import Inversion
 from fe.experiments.meter import metered
-from fe.experiments.names import build_editor, build_solver
-from fe.experiments.probe import probe
+from fe.experiments.names import build_editor
 from fe.models.flux import FluxModel
 from fe.models.mixture import MixtureModel
 from fe.options import OptionError
-from fe.registry import SOLVERS
 from fe.solvers.euler import Euler
-from fe.solvers.fixed_point import FixedPoint
 from fe.solvers.rk4 import RungeKutta4
-from fe.solvers.uni_inv import UniInv
 from torch import Tensor
 
 CASES = MixtureCases(points=100).take(2)
 LATENT = torch.stack([case.picture for case in CASES]).double()
 PICTURES = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-class TwoSteps(Euler):  # type: ignore[misc]
-    """Stands for a method that evaluates where Euler does, but looks back at the step before."""
-
-    order = 2
 
 
 def run(editor: Any, steps: int, target: str = "target", solver: Any = None) -> Edit:
@@ -106,31 +96,6 @@ def test_cost_and_n_max() -> None:
     assert torch.equal(
         run(DirectEdit(target_guidance=1.0, n_max=40), 12).latent, run(DirectEdit(target_guidance=1.0), 12).latent
     )
-
-
-def test_outside_the_mask_is_the_source(tiny_pipeline: Callable[..., Any]) -> None:
-    model, mask = FluxModel(tiny_pipeline(guided=True)), torch.zeros(2, 1, 8, 8)
-    mask[..., 4:] = 1.0
-    request = Request(PICTURES, ("a red star",) * 2, ("a green square",) * 2, mask)
-    with torch.no_grad():
-        edit = DirectEdit().edit(model, request, Euler(), model.grid(4, PICTURES.shape), KeyedNoise(0, ("a", "b"), PICTURES))
-    assert torch.equal(edit.latent[..., :4], PICTURES[..., :4])
-    assert (edit.latent - PICTURES)[..., 4:].abs().min() > 0.0
-
-
-@pytest.mark.parametrize(
-    "solver",
-    [
-        *(build_solver(name) for name in SOLVERS.builtin if name != "euler"),
-        UniInv(first="zero"),
-        FixedPoint(sweeps=1),
-        TwoSteps(),
-    ],
-    ids=lambda solver: type(solver).__name__,
-)
-def test_other_solvers_are_refused_before_anything_runs(solver: Any) -> None:
-    with pytest.raises(ValueError, match=f"Euler steps, and {type(solver).__name__} takes others; use the solver euler"):
-        probe(DirectEdit(target_guidance=1.0), solver, 4, MixtureModel(), ("source", "target"))
 
 
 def test_options() -> None:

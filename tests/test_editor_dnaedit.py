@@ -12,14 +12,12 @@ from diffusers import FluxPipeline
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, KeyedNoise, Noise, Request
 from fe.editors.dnaedit import DNAEdit
-from fe.experiments.execute import execute
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
 from fe.experiments.probe import probe
 from fe.models.mixture import MixtureModel
 from fe.ode import TimeGrid
 from fe.options import OptionError
-from fe.registry import SOLVERS
 from torch import Tensor
 
 Golden = Callable[[str], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -141,35 +139,6 @@ def test_there_is_one_draw_and_it_is_that_of_the_last_step(steps: int, n_max: in
 
     run(MixtureModel(), replace(PLAIN, n_max=n_max), LATENT, ("source", "target"), steps, noise)
     assert asked == [(1, 0)]
-
-
-def test_a_result_does_not_depend_on_what_is_beside_it() -> None:
-    together = execute(MixtureModel(), PLAIN, build_solver("euler"), 8, CASES, seed=3).latents
-    for row, case in enumerate(CASES):
-        alone = execute(MixtureModel(), PLAIN, build_solver("euler"), 8, [case], seed=3).latents
-        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=1e-5)
-
-
-def test_a_mask_holds_what_is_outside(golden: Golden, embedded: Embedded) -> None:
-    case, tensors = golden("dnaedit_sd3_yaml")
-    latent, model = tensors["x_src"], embedded(case["model"], tensors)
-    noise, mask = KeyedNoise(0, ("a",), latent), torch.zeros(1, 1, *latent.shape[2:])
-    mask[..., 5:] = 1.0
-    edits = {}
-    for name, given in (("plain", None), ("whole", torch.ones_like(mask)), ("part", mask), ("nothing", torch.zeros_like(mask))):
-        edits[name] = run(model, DNAEdit(), latent, ("src", "tar"), 5, noise, given)[0]
-    assert torch.equal(edits["plain"].latent, edits["whole"].latent)
-    assert torch.equal(edits["nothing"].latent, latent)
-    for state in edits["part"].path:
-        torch.testing.assert_close(state[..., :5], latent[..., :5], atol=1e-6, rtol=0)
-    assert torch.equal(edits["part"].latent[..., :5], latent[..., :5])
-    assert (edits["part"].latent - latent)[..., 5:].abs().min() > 0.0
-
-
-@pytest.mark.parametrize("solver", sorted({*SOLVERS.builtin} - {"euler"}))
-def test_other_solvers_are_refused_in_the_dry_run(solver: str) -> None:
-    with pytest.raises(ValueError, match=r"DNAEdit is made of Euler steps, and \w+ takes others; use the solver euler"):
-        probe(PLAIN, build_solver(solver), 5, MixtureModel(), ("source", "target"))
 
 
 @pytest.mark.parametrize("options", [{"mix": 1.1}, {"mix": -0.1}, {"n_max": 0}, {"target_guidance": float("nan")}])

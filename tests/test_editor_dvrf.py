@@ -14,14 +14,12 @@ import torch
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, KeyedNoise, Noise, Request
 from fe.editors.dvrf import DVRF
-from fe.experiments.execute import execute
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
 from fe.experiments.probe import probe
 from fe.models.mixture import MixtureModel
 from fe.ode import TimeGrid
 from fe.options import OptionError
-from fe.registry import SOLVERS
 from torch import Tensor
 
 Golden = Callable[[str], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -219,35 +217,6 @@ def test_the_last_steps_alone_are_those_of_the_whole_run() -> None:
     kept = [[(2 + (b - LATENT)) / (2 + (a - LATENT)) for a, b in pairwise(path)] for path in (whole, last)]
     assert [len(each) for each in kept] == [10, 4]
     torch.testing.assert_close(torch.stack(kept[0][6:]), torch.stack(kept[1]), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("options", [{}, {"order": "random", "n_avg": 2}])
-def test_a_result_does_not_depend_on_what_is_beside_it(options: dict[str, Any]) -> None:
-    editor = replace(PLAIN, **options)
-    together = execute(MixtureModel(), editor, build_solver("euler"), 8, CASES, seed=3).latents
-    for row, case in enumerate(CASES):
-        alone = execute(MixtureModel(), editor, build_solver("euler"), 8, [case], seed=3).latents
-        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=1e-5)
-
-
-def test_a_mask_holds_what_is_outside(golden: Golden, embedded: Embedded) -> None:
-    case, tensors = golden("dvrf_default")
-    latent, model = tensors["x_src"], embedded(case["model"], tensors)
-    noise, mask = KeyedNoise(0, ("a",), latent), torch.zeros(1, 1, *latent.shape[2:])
-    mask[..., 5:] = 1.0
-    results = {}
-    for name, given in (("plain", None), ("whole", torch.ones_like(mask)), ("part", mask), ("nothing", torch.zeros_like(mask))):
-        results[name] = run(model, DVRF(), latent, ("src", "tar"), 4, noise, given)[0].latent
-    assert torch.equal(results["plain"], results["whole"])
-    assert torch.equal(results["nothing"], latent)
-    assert torch.equal(results["part"][..., :5], latent[..., :5])
-    assert (results["part"] - latent)[..., 5:].abs().min() > 0.0
-
-
-@pytest.mark.parametrize("solver", sorted({*SOLVERS.builtin} - {"euler"}))
-def test_other_solvers_are_refused_in_the_dry_run(solver: str) -> None:
-    with pytest.raises(ValueError, match=r"DVRF is made of Euler steps, and \w+ takes others; use the solver euler"):
-        probe(PLAIN, build_solver(solver), 5, MixtureModel(), ("source", "target"))
 
 
 @pytest.mark.parametrize(

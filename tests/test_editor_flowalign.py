@@ -12,13 +12,11 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, KeyedNoise, Noise, Request
 from fe.editors.flowalign import FlowAlign
 from fe.editors.flowedit import FlowEdit
-from fe.experiments.execute import execute
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
 from fe.experiments.probe import probe
 from fe.models.mixture import MixtureModel
 from fe.options import OptionError
-from fe.registry import SOLVERS
 from torch import Tensor
 
 Golden = Callable[[str], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -113,33 +111,6 @@ def test_every_step_asks_for_the_draw_of_its_own_number() -> None:
 
     run(MixtureModel(), FlowAlign(n_max=4), LATENT, ("source", "target"), 9, noise)
     assert asked == [(4, 0), (3, 0), (2, 0), (1, 0)]
-
-
-def test_a_result_does_not_depend_on_what_is_beside_it() -> None:
-    together = execute(MixtureModel(), FlowAlign(), build_solver("euler"), 8, CASES, seed=3).latents
-    for row, case in enumerate(CASES):
-        alone = execute(MixtureModel(), FlowAlign(), build_solver("euler"), 8, [case], seed=3).latents
-        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=1e-5)
-
-
-def test_a_mask_holds_what_is_outside(golden: Golden, embedded: Embedded) -> None:
-    case, tensors = golden("flowalign_w1")
-    latent, model = tensors["x_src"], embedded(case["model"], tensors)
-    noise, mask = KeyedNoise(0, ("a",), latent), torch.zeros(1, 1, *latent.shape[2:])
-    mask[..., 5:] = 1.0
-    results = {}
-    for name, given in (("plain", None), ("whole", torch.ones_like(mask)), ("part", mask), ("nothing", torch.zeros_like(mask))):
-        results[name] = run(model, FlowAlign(guidance=3.0), latent, ("src", "tar"), 4, noise, given)[0].latent
-    assert torch.equal(results["plain"], results["whole"])
-    assert torch.equal(results["nothing"], latent)
-    assert torch.equal(results["part"][..., :5], latent[..., :5])
-    assert (results["part"] - latent)[..., 5:].abs().min() > 0.0
-
-
-@pytest.mark.parametrize("solver", sorted({*SOLVERS.builtin} - {"euler"}))
-def test_other_solvers_are_refused_in_the_dry_run(solver: str) -> None:
-    with pytest.raises(ValueError, match=r"FlowAlign is made of Euler steps, and \w+ takes others; use the solver euler"):
-        probe(FlowAlign(), build_solver(solver), 5, MixtureModel(), ("source", "target"))
 
 
 @pytest.mark.parametrize("options", [{"guidance": float("nan")}, {"pull": float("inf")}, {"n_max": 0}])

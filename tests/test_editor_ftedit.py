@@ -12,14 +12,12 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, Request
 from fe.editors.fixed_point import FTEdit
 from fe.editors.inversion import Inversion
-from fe.experiments.execute import execute
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
 from fe.experiments.probe import probe
 from fe.models.mixture import MixtureModel
 from fe.ode import TimeGrid
 from fe.options import OptionError
-from fe.registry import SOLVERS
 from fe.solvers.base import integrate, walk
 from fe.solvers.conformance import examine
 from fe.solvers.euler import Euler
@@ -174,34 +172,6 @@ def test_what_it_costs(editor: FTEdit, calls: int, rows: int, guided: int, golde
     case, tensors = golden("ftedit_default")
     _, meter = run(embedded(case["model"], tensors), editor, tensors["x_src"], ("src", "tar"), 3)
     assert (meter.calls, meter.rows) == (3 * calls, 3 * guided)
-
-
-@pytest.mark.parametrize("editor", [PLAIN, replace(PLAIN, compensate=True, n_max=6)])
-def test_a_result_does_not_depend_on_what_is_beside_it(editor: FTEdit) -> None:
-    together = execute(MixtureModel(), editor, Euler(), 8, CASES, seed=3).latents
-    for row, case in enumerate(CASES):
-        alone = execute(MixtureModel(), editor, Euler(), 8, [case], seed=3).latents
-        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=1e-5)
-
-
-@pytest.mark.parametrize("compensate", [False, True])
-def test_a_mask_holds_what_is_outside(compensate: bool, golden: Golden, embedded: Embedded) -> None:
-    case, tensors = golden("ftedit_default")
-    latent, model = tensors["x_src"], embedded(case["model"], tensors)
-    mask, edits = torch.zeros(1, 1, *latent.shape[2:]), {}
-    mask[..., 5:] = 1.0
-    for name, given in (("plain", None), ("whole", torch.ones_like(mask)), ("part", mask), ("nothing", torch.zeros_like(mask))):
-        edits[name] = run(model, FTEdit(compensate=compensate), latent, ("src", "tar"), 4, given)[0]
-    assert torch.equal(edits["plain"].latent, edits["whole"].latent)
-    assert torch.equal(edits["nothing"].latent, latent)
-    assert torch.equal(edits["part"].latent[..., :5], latent[..., :5])
-    assert (edits["part"].latent - latent)[..., 5:].abs().min() > 0.0
-
-
-@pytest.mark.parametrize("solver", sorted({*SOLVERS.builtin} - {"euler"}))
-def test_other_solvers_are_refused_in_the_dry_run(solver: str) -> None:
-    with pytest.raises(ValueError, match=r"FTEdit is made of Euler steps, and \w+ takes others; use the solver euler"):
-        probe(PLAIN, build_solver(solver), 5, MixtureModel(), ("source", "target"))
 
 
 @pytest.mark.parametrize("options", [{"sweeps": 0}, {"average_from": -1}, {"average_to": -1}, {"n_max": 0}])

@@ -118,23 +118,6 @@ def test_guidance_by_hand_is_the_model_s_own_where_that_is_by_rows(golden: Golde
     assert (masked.latent - run(model, replace(SD3, mask_from="guided"), request, 30)[0].latent).abs().max() > 1e-4
 
 
-def test_rows_keep_their_own_masks(flux: FluxModel) -> None:
-    request = Request(LATENT, STAR, ("a large green square", "a red heart"))
-    for editor in (SteerFlow(), replace(SD3, kernel=3)):
-        together, _ = run(flux, editor, request, 5)
-        for row in range(2):
-            alone, _ = run(flux, editor, Request(LATENT[row : row + 1], STAR[:1], request.target[row : row + 1]), 5)
-            torch.testing.assert_close(together.latent[row], alone.latent[0], atol=1e-4, rtol=0)
-
-
-def test_outside_a_mask_is_the_source(flux: FluxModel) -> None:
-    mask = torch.zeros(2, 1, 8, 8)
-    mask[..., 4:] = 1.0
-    edit, _ = run(flux, SteerFlow(), Request(LATENT, STAR, SQUARE, mask), 6)
-    assert torch.equal(edit.latent[..., :4], LATENT[..., :4])
-    assert (edit.latent - LATENT)[..., 4:].abs().max() > 1e-3
-
-
 @pytest.mark.parametrize("name", sorted(SOLVERS.builtin))
 def test_cost(name: str, flux: FluxModel) -> None:
     solver = build_solver(name)

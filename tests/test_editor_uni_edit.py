@@ -130,22 +130,6 @@ def test_equal_prompts_leave_nothing_to_push(flux: FluxModel) -> None:
     torch.testing.assert_close(weak, strong, atol=1e-4, rtol=0)
 
 
-def test_rows_keep_their_own_masks(flux: FluxModel) -> None:
-    request = Request(LATENT, STAR, ("a large green square", "a red heart"))
-    together, _ = run(flux, UniEdit(), request, 6)
-    for row in range(2):
-        alone, _ = run(flux, UniEdit(), Request(LATENT[row : row + 1], STAR[:1], request.target[row : row + 1]), 6)
-        torch.testing.assert_close(together.latent[row], alone.latent[0], atol=1e-4, rtol=0)
-
-
-def test_outside_a_mask_is_the_source(flux: FluxModel) -> None:
-    mask = torch.zeros(2, 1, 8, 8)
-    mask[..., 4:] = 1.0
-    edit, _ = run(flux, UniEdit(), Request(LATENT, STAR, SQUARE, mask), 6)
-    assert torch.equal(edit.latent[..., :4], LATENT[..., :4])
-    assert (edit.latent - LATENT)[..., 4:].abs().min() > 0.0
-
-
 @pytest.mark.parametrize("name", sorted(SOLVERS.builtin))
 def test_cost(name: str, flux: FluxModel) -> None:
     solver = build_solver(name)

@@ -1,4 +1,5 @@
-"""What every editor of the registry owes, built with its defaults and walking by Euler, on a toy model of scenes."""
+"""What every editor of the registry owes, built with its defaults and some in other ways too, walking by Euler on a toy model
+of scenes."""
 
 from __future__ import annotations
 
@@ -10,19 +11,30 @@ import pytest
 import torch
 from fe.cases.base import Case
 from fe.cases.scenes import ScenesCases
-from fe.editors.base import KeyedNoise, Noise, Request
+from fe.editors.base import Editor, KeyedNoise, Noise, Request
 from fe.experiments.execute import Outcome, execute
 from fe.experiments.meter import metered
 from fe.experiments.names import build_editor, build_solver, load_model
 from fe.experiments.probe import probe
 from fe.models.base import Setup
-from fe.registry import EDITORS
+from fe.registry import EDITORS, SOLVERS
+from fe.solvers.euler import Euler
+from fe.solvers.fixed_point import FixedPoint
+from fe.solvers.uni_inv import UniInv
 from torch import Tensor
 
 STEPS = 5
 CASES = ScenesCases().take(3)
-every_editor = pytest.mark.parametrize("name", sorted(EDITORS.builtin))
-masked = sorted(name for name in EDITORS.builtin if build_editor(name).takes_mask)
+METHODS: dict[str, Editor] = {name: build_editor(name) for name in sorted(EDITORS.builtin)} | {
+    "dvrf at random times": build_editor("dvrf", {"order": "random", "n_avg": 2}),
+    "flowedit with a last phase": build_editor("flowedit", {"n_max": 4, "n_min": 2, "n_avg": 2}),
+    "ftedit, compensated": build_editor("ftedit", {"compensate": True, "n_max": 4}),
+    "injection in batch": build_editor("injection", {"memory": "in-batch", "strategy": "replace_v+add_k"}),
+    "rf-inversion, stochastic": build_editor("rf-inversion", {"grid": "consistent", "sde": True}),
+    "steerflow as on SD3": build_editor("steerflow", {"cosine": "whole", "mask_from": "text"}),
+}
+every_editor = pytest.mark.parametrize("name", METHODS)
+masked = [name for name, editor in METHODS.items() if editor.takes_mask]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +48,7 @@ def model(tiny_scenes: str) -> Any:
 
 
 def run(model: Any, name: str, cases: Sequence[Case] = CASES, seed: int = 0, **options: Any) -> Outcome:
-    return execute(model, build_editor(name), build_solver("euler"), STEPS, cases, seed, **options)
+    return execute(model, METHODS[name], build_solver("euler"), STEPS, cases, seed, **options)
 
 
 @every_editor
@@ -64,14 +76,14 @@ def test_the_seed_decides_and_nothing_else(name: str, model: Any) -> None:
     torch.manual_seed(2)
     run(model, "from-noise", seed=9)
     assert torch.equal(run(model, name, seed=4).latents, first)
-    draws = probe(build_editor(name), build_solver("euler"), STEPS, model, (CASES[0].source, CASES[0].target)).draws
+    draws = probe(METHODS[name], build_solver("euler"), STEPS, model, (CASES[0].source, CASES[0].target)).draws
     assert torch.equal(run(model, name, seed=5).latents, first) == (draws == 0)
 
 
 @every_editor
 @pytest.mark.parametrize("steps", [1, 2, STEPS])
 def test_the_dry_run_foretells_calls_rows_and_draws(name: str, steps: int, model: Any) -> None:
-    case, editor, solver = CASES[0], build_editor(name), build_solver("euler")
+    case, editor, solver = CASES[0], METHODS[name], build_solver("euler")
     foretold = probe(editor, solver, steps, model, (case.source, case.target))
     latent, asked = model.encode(case.picture[None]), []
     keyed = KeyedNoise(0, (case.id,), latent)
@@ -118,10 +130,27 @@ def test_what_a_mask_closes_stays_the_sources(name: str, model: Any) -> None:
     grid = model.grid(STEPS, latent.shape)
     with torch.inference_mode():
         free, held = (
-            build_editor(name).edit(model, asked, build_solver("euler"), grid, noise).latent
+            METHODS[name].edit(model, asked, build_solver("euler"), grid, noise, keep_path=True)
             for asked in (request, replace(request, mask=mask))
         )
     closed = (mask == 0).expand_as(latent)
-    assert torch.equal(held[closed], latent[closed])
-    torch.testing.assert_close(held[1], free[1], atol=1e-5, rtol=0)
-    assert (held - latent)[~closed].abs().max() > 1e-3
+    assert torch.equal(held.latent[closed], latent[closed])
+    torch.testing.assert_close(held.latent[1], free.latent[1], atol=1e-5, rtol=0)
+    assert (held.latent - latent)[~closed].abs().max() > 1e-3
+    for state in held.path:
+        torch.testing.assert_close(state[closed], latent[closed], atol=1e-5, rtol=0)
+
+
+class TwoSteps(Euler):  # type: ignore[misc]
+    """Stands for a method that evaluates where Euler does, but looks back at the step before."""
+
+    order = 2
+
+
+@pytest.mark.parametrize("name", ["direct-edit", "dnaedit", "dvrf", "flowalign", "ftedit"])
+def test_what_is_made_of_euler_steps_refuses_others_before_anything_runs(name: str, model: Any) -> None:
+    others = [build_solver(solver) for solver in SOLVERS.builtin if solver != "euler"]
+    for solver in (*others, UniInv(first="zero"), FixedPoint(sweeps=1), TwoSteps()):
+        kind = type(solver).__name__
+        with pytest.raises(ValueError, match=f"is made of Euler steps, and {kind} takes others; use the solver euler"):
+            probe(METHODS[name], solver, STEPS, model, (CASES[0].source, CASES[0].target))
