@@ -32,7 +32,7 @@ from .experiments.methods import Way, choose
 from .experiments.names import check_mask, wrap_pipeline
 from .experiments.names import load_model as load_named
 from .experiments.plan import planned
-from .experiments.probe import probe
+from .experiments.probe import has_path, probe
 from .experiments.round_trip import round_trip
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
 from .experiments.words import Asked, CaseChoice, Method, known
@@ -118,9 +118,9 @@ def edit(
     asked = subject(image).prompted(source, target)
     loaded = _loaded(model, way.of_model)
     fitted = fit(asked, loaded, side=side, mask=mask)
+    if keep_path and not has_path(way.editor, way.solver, way.steps, loaded, (fitted.case.source, fitted.case.target)):
+        raise ValueError(f"{type(way.editor).__name__} has no path from the source to the result, as it is set; ask for none")
     outcome = _execute("editing", way, loaded, fitted, seed, progress, keep_path=keep_path)
-    if keep_path and not outcome.edit.path:
-        raise ValueError("this editor has no path from the source to the result; do not ask for it")
     path = pictures_of(outcome.edit.path, loaded)
     return Edited(way.name, notes_of(loaded, fitted.notes), *parts(outcome), path=path)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention_hooks.base import Point
-from ..editors.base import Editor, Request
+from ..editors.base import Edit, Editor, Request
 from ..models.base import Model
 from ..ode import TimeGrid
 from ..solvers.base import Solver
@@ -27,18 +27,29 @@ class Spend(NamedTuple):
     draws: int
 
 
-@torch.inference_mode()
 def probe(editor: Editor, solver: Solver[Any], steps: int, model: Model[Any], prompts: tuple[str, str]) -> Spend:
     """What `editor` asks of `model`'s network for one picture with a source and a target prompt, without running it. Exact,
     since no editor or solver here looks at values to decide what to evaluate.
 
     Raises ValueError or LookupError, as `editor.edit` does, if the options do not fit the steps, the prompts or the model.
     """
+    return _dry_run(editor, solver, steps, model, prompts)[0]
+
+
+def has_path(editor: Editor, solver: Solver[Any], steps: int, model: Model[Any], prompts: tuple[str, str]) -> bool:
+    """Whether `editor` has states to show on the way from the source to the result. Raises as `probe` does."""
+    return bool(_dry_run(editor, solver, steps, model, prompts)[1].path)
+
+
+@torch.inference_mode()
+def _dry_run(
+    editor: Editor, solver: Solver[Any], steps: int, model: Model[Any], prompts: tuple[str, str]
+) -> tuple[Spend, Edit]:
     silent, noise = _Silent(model), _CountedNoise()
     request = Request(torch.zeros(_SHAPE), (prompts[0],), (prompts[1],))
     with metered(silent.network) as meter:
-        editor.edit(silent, request, solver, TimeGrid.uniform(steps), noise)
-    return Spend(meter.calls, meter.rows, noise.draws)
+        edit = editor.edit(silent, request, solver, TimeGrid.uniform(steps), noise, keep_path=True)
+    return Spend(meter.calls, meter.rows, noise.draws), edit
 
 
 def steps_within(budget: int, spend: Callable[[int], int]) -> int:

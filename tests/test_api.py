@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner
 from fe.cases.pictures import read
 from fe.cli.main import main
+from fe.experiments.meter import metered
 from fe.models.flux import FluxModel
 from fe.solvers.euler import Euler
 from PIL import Image
@@ -158,6 +159,15 @@ def test_an_edited_picture_shows_and_saves_itself(tiny: Any, photo: Path, tmp_pa
         edited.save(tmp_path / "edited.jpg")
     with pytest.raises(ValueError, match="keep_path=True"):
         fe.edit(tiny, photo, **SHORT).strip()
+
+
+def test_a_path_that_there_is_none_of_is_refused_before_the_work(tiny: Any, photo: Path) -> None:
+    """RF-Inversion has one on the grid that it comes back by only."""
+    given = {**SHORT, "editor": "rf-inversion"}
+    with metered(tiny.network) as meter, pytest.raises(ValueError, match="RFInversion has no path from the source"):
+        fe.edit(tiny, photo, **given, keep_path=True)
+    assert meter.calls == 0
+    assert fe.edit(tiny, photo, **given, keep_path=True, options={"rf-inversion.grid": "consistent"}).path
 
 
 def test_editors_and_solvers_may_be_objects(tiny: Any, photo: Path) -> None:
