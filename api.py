@@ -74,7 +74,7 @@ def load_model(
     injection keeps what it records, "device" or "host". options: the model's own, such as {"exact_time": False}.
     Raises LookupError for an unknown name, ValueError (one sentence) if the model cannot be had.
     """
-    setup, usual = Setup(device, dtype, True, weights, compiled, low_memory, quantise, features), Setup(device="auto")
+    setup, usual = Setup(device, dtype, weights, compiled, low_memory, quantise, features), Setup(device="auto")
     if isinstance(model, str | Path):
         return load_named(str(model) if kind is None else f"{kind}:{model}", setup, options)
     for name, value in vars(setup).items():

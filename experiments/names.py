@@ -79,7 +79,7 @@ def model_kind(spec: str) -> tuple[str, str | None]:
         return name, source or None
     if not (Path(spec).is_dir() or "/" in spec):
         raise RegistryError(f"{MODELS.suggest(name)} (or name a folder, or a hub id OWNER/NAME)")
-    return pipeline_kind(str(read_index(spec, local_only=True).get("_class_name"))), spec
+    return pipeline_kind(str(read_index(spec).get("_class_name"))), spec
 
 
 def pipeline_kind(pipeline: str) -> str:

@@ -120,7 +120,7 @@ class Model(ABC, Generic[AnyCondition]):
 class Setup:
     """How a model is to be had, whichever it is.
 
-    `device`: "cpu", "cuda", "cuda:1", "mps". `dtype`: what its networks compute in. `local_only`: never ask a hub.
+    `device`: "cpu", "cuda", "cuda:1", "mps". `dtype`: what its networks compute in.
     `weights`: "trained", or "random" for the full-size architecture filled with random numbers, to measure speed and memory
     without any download. `compiled`: compile its blocks. `low_memory`: only the part that works is on the device, and
     the codec works in tiles. `quantise`: "none", or what the weights of its largest networks are rounded to as they load.
@@ -131,7 +131,6 @@ class Setup:
 
     device: str = "cpu"
     dtype: str = option("float32", "what the networks compute in", choices=tuple(DTYPES))
-    local_only: bool = True
     weights: str = option("trained", "the weights to load", choices=("trained", "random"))
     compiled: bool = False
     low_memory: bool = False

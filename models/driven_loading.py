@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .base import Setup
-from .loading import check_tokenizers, files_of, load_network, loading, quiet, read_index
+from .loading import check_tokenizers, folder_of, load_network, loading, quiet, read_index
 from .preparing import placed
 from .schedules import check_flow
 
@@ -24,13 +24,13 @@ def load_any(source: str, setup: Setup) -> Any:
 
     Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, or names a class of another library.
     """
-    index = read_index(source, setup.local_only)
+    index = read_index(source)
     check_flow(index, source)
     with quiet():
         kind = _pipeline_class(index.get("_class_name"), source)
         classes = {name: _part_class(name, entry, source) for name, entry in index.items() if _is_part(name, entry)}
         with loading(source):
-            files = files_of(source, setup.local_only)
+            files = str(folder_of(source))
             parts = {name: _part(found, files, name, setup) for name, found in classes.items()}
             pipeline = kind(**parts, **_settings(kind, index))
     check_tokenizers(pipeline, source)
@@ -65,7 +65,6 @@ def _part_class(name: str, entry: list[str | None], source: str) -> Any:
     kinds = (nn.Module, diffusers.SchedulerMixin, transformers.PreTrainedTokenizerBase, transformers.ProcessorMixin)
     kind = None
     if library in LIBRARIES and kind_name is not None:
-        # Version 5 of transformers writes PreTrainedTokenizerFast under the name of its new base class.
         kind = getattr({"diffusers": diffusers, "transformers": transformers}[library], kind_name, None)
     if not (isinstance(kind, type) and issubclass(kind, kinds)):
         raise ValueError(
@@ -79,8 +78,8 @@ def _part(kind: Any, source: str, name: str, setup: Setup) -> Any:
     if kind is None:
         return None
     if issubclass(kind, nn.Module):
-        return load_network(kind, source, name, torch.float32 if name == "vae" else setup.torch_dtype, setup.local_only)
-    return kind.from_pretrained(source, subfolder=name, local_files_only=setup.local_only)
+        return load_network(kind, source, name, torch.float32 if name == "vae" else setup.torch_dtype)
+    return kind.from_pretrained(source, subfolder=name, local_files_only=True)
 
 
 def _settings(kind: Any, index: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
 
     Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, or is of another layout.
     """
-    index = read_index(source, setup.local_only)
+    index = read_index(source)
     kind = index.get("_class_name")
     if kind not in layout.pipelines:
         check_flow(index, source)  # the reason that counts more
@@ -58,7 +58,7 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
     wanted = {**layout.networks, **layout.others}
     absent = {name for name in layout.optional if index.get(name, [None]) == [None, None]}
     names = {name: _class_name(index, name, allowed, source) for name, allowed in wanted.items() if name not in absent}
-    files = files_of(source, setup.local_only)
+    files = str(folder_of(source))
     with loading(source), quiet():
         import diffusers  # takes seconds: only when a model is wanted
 
@@ -66,17 +66,17 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
         for name, target in names.items():
             if name in layout.networks:
                 dtype = torch.float32 if name == "vae" else setup.torch_dtype
-                parts[name] = load_network(_resolve(target), files, name, dtype, setup.local_only)
+                parts[name] = load_network(_resolve(target), files, name, dtype)
             else:
-                parts[name] = _resolve(target).from_pretrained(files, subfolder=name, local_files_only=setup.local_only)
+                parts[name] = _resolve(target).from_pretrained(files, subfolder=name, local_files_only=True)
         pipeline = getattr(diffusers, layout.pipelines[0])(**parts)
     check_tokenizers(pipeline, source)
     return placed(pipeline, setup)
 
 
-def read_index(source: str, local_only: bool) -> dict[str, Any]:
+def read_index(source: str) -> dict[str, Any]:
     """The parsed model index, read before anything that it names is imported."""
-    path = _index_path(source, local_only)
+    path = folder_of(source) / INDEX
     with loading(source):
         index = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(index, dict):
@@ -84,32 +84,25 @@ def read_index(source: str, local_only: bool) -> dict[str, Any]:
     return index
 
 
-def files_of(source: str, local_only: bool) -> str:
-    """Where the libraries are to read the model `source` from. If no hub may be asked, that is the folder of what was
-    downloaded: given a hub id, huggingface_hub asks about other things nonetheless."""
-    return str(_index_path(source, local_only).parent) if local_only else source
-
-
-def _index_path(source: str, local_only: bool) -> Path:
+def folder_of(source: str) -> Path:
+    """The folder that the model `source` is read from: itself, or what was downloaded of a hub id. (Given the hub id, the
+    libraries would ask the hub about other things, whatever they are told.)
+    Raises ValueError if it is not on this machine."""
     if Path(source).is_dir():
-        path = Path(source, INDEX)
-        if not path.is_file():
+        if not Path(source, INDEX).is_file():
             raise ValueError(f"the folder {source!r} holds no {INDEX}; save a pipeline there with its save_pretrained")
-        return path
+        return Path(source)
     if Path(source).exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
         raise ValueError(f"{source!r} is neither a folder nor a hub id of the form OWNER/NAME")
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
-    hint = f"`hf download {source}` fetches it (after `hf auth login`, where its page asks to accept a licence)"
-    if local_only:
-        found = try_to_load_from_cache(source, INDEX)
-        if not isinstance(found, str):
-            raise ValueError(f"the model {source!r} is not on this machine; {hint}")
-        return Path(found)
-    try:
-        return Path(hf_hub_download(source, INDEX))
-    except (OSError, ValueError) as fault:
-        raise ValueError(f"the model {source!r} cannot be fetched ({first_line(fault)}); {hint}") from fault
+    found = try_to_load_from_cache(source, INDEX)
+    if not isinstance(found, str):
+        raise ValueError(
+            f"the model {source!r} is not on this machine; `hf download {source}` fetches it (after `hf auth login`, where its "
+            "page asks to accept a licence)"
+        )
+    return Path(found).parent
 
 
 def _class_name(index: Mapping[str, Any], name: str, allowed: tuple[str, ...], source: str) -> str:
@@ -128,7 +121,7 @@ def _resolve(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def load_network(kind: Any, source: str, name: str, dtype: torch.dtype, local_only: bool) -> nn.Module:
+def load_network(kind: Any, source: str, name: str, dtype: torch.dtype) -> nn.Module:
     """The part `name` of class `kind`, ready to evaluate. Raises ValueError if its files lack weights."""
     network: nn.Module
     network, info = kind.from_pretrained(
@@ -136,7 +129,7 @@ def load_network(kind: Any, source: str, name: str, dtype: torch.dtype, local_on
         subfolder=name,
         torch_dtype=dtype,
         use_safetensors=True,
-        local_files_only=local_only,
+        local_files_only=True,
         output_loading_info=True,
     )
     if info["missing_keys"]:  # both libraries fill these with random numbers and go on
