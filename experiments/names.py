@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import torch
 
@@ -112,13 +112,6 @@ def load_model(spec: str, setup: Setup | None = None, options: Options | None = 
     return loader.load(source, replace(setup, device=pick_device(setup.device)))
 
 
-@runtime_checkable
-class Wrapping(Protocol):
-    """A loader that takes a pipeline object as it is."""
-
-    def wrap(self, pipeline: Any) -> Model[Any]: ...
-
-
 def wrap_pipeline(pipeline: Any, kind: str | None = None, options: Options | None = None) -> Model[Any]:
     """The model around a pipeline object, whose parts stay where and as they are. kind: the registry name of the model, where
     the pipeline's class does not decide it. Raises RegistryError, OptionError, or ValueError if it cannot be driven."""
@@ -126,10 +119,7 @@ def wrap_pipeline(pipeline: Any, kind: str | None = None, options: Options | Non
 
     if not isinstance(pipeline, DiffusionPipeline):
         raise ValueError(f"a model is a name, a folder, a hub id or a diffusers pipeline, got {type(pipeline).__name__}")
-    loader = build_loader(kind or pipeline_kind(type(pipeline).__name__), options)
-    if not isinstance(loader, Wrapping):
-        raise ValueError(f"a model of the kind {kind!r} is not made around a pipeline object; give its folder or name")
-    return loader.wrap(pipeline)
+    return build_loader(kind or pipeline_kind(type(pipeline).__name__), options).wrap(pipeline)
 
 
 def pick_device(device: str) -> str:

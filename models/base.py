@@ -155,6 +155,11 @@ class Loader(ABC):
         Raises ValueError (one sentence: what was wrong, what would do) if it cannot be had.
         """
 
+    def wrap(self, pipeline: Any) -> Model[Any]:
+        """The model around a diffusers pipeline object, whose parts stay where and as they are.
+        Raises ValueError (one sentence) if this loader cannot drive it, or drives none."""
+        raise ValueError(f"{type(self).__name__} makes no model of a pipeline object; give the model's name or folder")
+
 
 def check_rows(condition: Condition, x: Tensor) -> None:
     """Raise ValueError unless `condition` has an entry for each row of `x`."""

@@ -238,8 +238,6 @@ class DiffusersLoader(Loader):
         return finished(self.wrap(load_any(source, setup)), setup)
 
     def wrap(self, pipeline: Any) -> DrivenModel:
-        """The model around `pipeline`, whose parts stay where and as they are.
-        Raises ValueError (one sentence) if it cannot be driven."""
         return DrivenModel(pipeline)
 
 

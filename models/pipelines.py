@@ -43,6 +43,4 @@ class PipelineLoader(Loader):
         return finished(model, setup)
 
     @abstractmethod
-    def wrap(self, pipeline: Any) -> Model[Any]:
-        """The model around `pipeline`, whose parts stay where and as they are.
-        Raises ValueError (one sentence) if this loader cannot drive it."""
+    def wrap(self, pipeline: Any) -> Model[Any]: ...

@@ -252,7 +252,7 @@ def test_it_is_quiet_elsewhere(tiny: Any, photo: Path, capsys: pytest.CaptureFix
         ({"quantise": "int8"}, "quantise='int8' cannot be had"),
         ({"low_memory": True}, "low_memory=True cannot be had"),
         ({"options": {"exact_tme": False}}, "did you mean exact_time"),
-        ({"kind": "scenes"}, "'scenes' is not made around a pipeline object"),
+        ({"kind": "scenes"}, "ScenesLoader makes no model of a pipeline object"),
     ],
 )
 def test_what_a_pipeline_object_cannot_be_given_is_refused(
