@@ -137,7 +137,7 @@ EDITORS = Table(
         "direct-edit": "editors.direct_edit:DirectEdit",
         "flowalign": "editors.flowalign:FlowAlign",
         "dnaedit": "editors.dnaedit:DNAEdit",
-        "ftedit": "editors.fixed_point:FTEdit",
+        "ftedit": "editors.ftedit:FTEdit",
         "dvrf": "editors.dvrf:DVRF",
         "no-edit": "editors.controls:NoEdit",
         "from-noise": "editors.controls:FromNoise",

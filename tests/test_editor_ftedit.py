@@ -10,7 +10,7 @@ import pytest
 import torch
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, Request
-from fe.editors.fixed_point import FTEdit
+from fe.editors.ftedit import FTEdit
 from fe.editors.inversion import Inversion
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
