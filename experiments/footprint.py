@@ -190,21 +190,13 @@ class Allocated(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch do
 
 def table() -> str:
     """The table of docs/memory.md, in GB of 10^9 bytes."""
-    heads: tuple[str, ...] = (
-        "model and side",
-        "weights",
-        "network",
-        "text encoders",
-        "codec",
-        "FlowEdit's evaluation",
-        "codec at work",
-    )
-    heads += ("FireFlow's features", "**an edit, all on the GPU**", "**with `--low-memory`**")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * 2 + "---:|" * (len(heads) - 2)]
+    parts = ("network", "text encoders", "codec", "FlowEdit's evaluation", "codec at work", "FireFlow's features")
+    numbers = (*parts, "**an edit, all on the GPU**", "**with `--low-memory`**")
+    lines = [f"| {' | '.join(('model and side', 'weights', *numbers))} |", "|" + "---|" * 2 + "---:|" * len(numbers)]
     for name, side in MODELS_AT.items():
         for kind, taken in footprints(name, side).items():
-            parts = (taken.network, sum(taken.texts), taken.codec, taken.work.editing, taken.work.drawing, taken.work.features)
-            sizes = [f"{size / 1e9:.2f}" for size in (*parts, taken.peak(low_memory=False), taken.peak(low_memory=True))]
+            alone = (taken.network, sum(taken.texts), taken.codec, taken.work.editing, taken.work.drawing, taken.work.features)
+            sizes = [f"{size / 1e9:.2f}" for size in (*alone, taken.peak(low_memory=False), taken.peak(low_memory=True))]
             lines.append(f"| `{name}` {side} | {kind} | {' | '.join(sizes)} |")
     return "\n".join(lines)
 
