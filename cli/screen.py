@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..reports import FILE_WIDTH
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-FILE_WIDTH = 160
-"""Columns where the output goes to a file or a pipe, which has no width of its own."""
 
 
 def console(stderr: bool = False) -> Console:

@@ -14,6 +14,7 @@ from ..experiments.compare import Prepared, paths
 from ..experiments.folder import RunFolder
 from ..experiments.summary import Summary
 from ..metrics.pixels import is_picture
+from . import FILE_WIDTH
 from .kinds import kinds_table
 from .pictures import grid
 from .plots import path_plot, quality_plot
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..experiments.records import Record
-
-FILE_WIDTH = 160
-"""Columns of a file or a pipe, which have no width of their own."""
 
 
 @dataclass(frozen=True)
