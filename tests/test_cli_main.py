@@ -45,7 +45,10 @@ def lazily(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list", "presets"], *([name, "--help"] for name in COMMANDS)])
+LIGHT = [["--help"], ["--version"], ["list", "presets"], *([name, "--help"] for name in COMMANDS)]
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
 def test_help_and_the_list_of_presets_import_nothing_heavy(arguments: list[str]) -> None:
     assert "code: 0" in lazily(*arguments)
 
