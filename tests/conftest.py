@@ -34,7 +34,7 @@ from fe.ode import TimeGrid
 from fe.scenes.text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection
+from transformers import CLIPPreTrainedModel, CLIPTextModelWithProjection
 
 torch.set_num_threads(1)  # with several threads on a busy machine these tiny networks take far longer
 
@@ -139,6 +139,15 @@ def embedded(golden_model: Callable[[str], Any]) -> Callable[[str, dict[str, Ten
     return build
 
 
+def cast(pipeline: Any, dtype: torch.dtype) -> Any:
+    """`pipeline` in `dtype`. CLIP of transformers 4 computes in float64 only while that is the default."""
+    if dtype == torch.float64:
+        for encoder in (part for part in pipeline.components.values() if isinstance(part, CLIPPreTrainedModel)):
+            encoder.register_forward_pre_hook(lambda *_: torch.set_default_dtype(torch.float64))
+            encoder.register_forward_hook(lambda *_: torch.set_default_dtype(torch.float32), always_call=True)
+    return pipeline.to(dtype)
+
+
 def build_tiny_pipeline(*, guided: bool, dtype: torch.dtype = torch.float32) -> FluxPipeline:
     """A whole FluxPipeline of toy size with random weights: 2x2-pixel latents, text of 16 tokens."""
     with torch.random.fork_rng(devices=[]):
@@ -232,7 +241,7 @@ def build_tiny_unet(dtype: torch.dtype = torch.float32) -> StableDiffusionPipeli
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return pipeline.to(dtype)
+    return cast(pipeline, dtype)
 
 
 @pytest.fixture
@@ -282,7 +291,7 @@ def build_tiny_sd3(*, dual: bool = False, t5: bool = True, dtype: torch.dtype = 
         )
         clips = [CLIPTextModelWithProjection(clip_encoder(32, layers=2).config) for _ in range(2)]
         encoder = t5_encoder(64)
-    return StableDiffusion3Pipeline(
+    pipeline = StableDiffusion3Pipeline(
         transformer=transformer.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae.eval(),
@@ -292,7 +301,8 @@ def build_tiny_sd3(*, dual: bool = False, t5: bool = True, dtype: torch.dtype = 
         tokenizer_2=clip_tokenizer(),
         text_encoder_3=encoder.eval() if t5 else None,
         tokenizer_3=t5_tokenizer() if t5 else None,
-    ).to(dtype)
+    )
+    return cast(pipeline, dtype)
 
 
 @pytest.fixture

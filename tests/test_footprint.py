@@ -90,7 +90,8 @@ def test_weights_in_full_and_in_half() -> None:
 @pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("kind", MODULES)
 def test_rounded_weights_take_what_the_library_stores(kind: str) -> None:
-    pytest.importorskip(MODULES[kind].partition(".")[0])
+    package = MODULES[kind].partition(".")[0]
+    pytest.importorskip(package, {"torchao": "0.18"}.get(package))  # earlier ones keep zero points in 8 bytes instead of 1
     pipeline: Any = load_model("flux-dev", Setup(dtype="bfloat16", weights="random")).pipeline  # type: ignore[attr-defined]
     names = ("transformer", "vae", "text_encoder", "text_encoder_2")
     expected = weight_bytes({name: getattr(pipeline, name) for name in names}, kind)

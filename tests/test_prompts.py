@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from diffusers import FluxPipeline
@@ -14,9 +15,11 @@ from transformers import CLIPTokenizer
 CAPTION = "a large red star at the left on a plain blue background"
 
 
-def test_a_clip_tokenizer_without_its_vocabulary_is_refused() -> None:
+def test_a_clip_tokenizer_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
     """Its unknown token is its end token, and each letter becomes one."""
-    empty = CLIPTokenizer(vocab={"<|startoftext|>": 0, "<|endoftext|>": 1}, merges=[])
+    (tmp_path / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    empty = CLIPTokenizer.from_pretrained(tmp_path)
     assert empty.unk_token_id == empty.eos_token_id
     with pytest.raises(ValueError, match="knows no word of the prompt 'a red star'; its vocabulary is damaged"):
         check_tokens(empty, ["", "a red star"], 77)

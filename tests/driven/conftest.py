@@ -134,7 +134,8 @@ def qwen_image() -> Any:
         "pad_token_id": 0,
     }
     encoder = transformers.Qwen2_5_VLForConditionalGeneration(
-        transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+        # without the id, which the published model's file has, versions before 4.57 fail
+        transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, vision_start_token_id=151652)
     )
     return whole(
         "QwenImagePipeline",
@@ -325,11 +326,17 @@ BUILDERS = {
 }
 
 
+SINCE = {"z_image": "0.39", "flux2_klein": "0.37"}
+"""The versions of diffusers from which on these pipelines can be driven: before, Z-Image's ends with a step of no length, and
+there is no other."""
+
+
 @pytest.fixture(scope="session")
 def kinds() -> Callable[[str], Any]:
-    """A new toy pipeline of that kind, always with the same weights."""
+    """A new toy pipeline of that kind, always with the same weights. Skips the test if diffusers is too old for it."""
 
     def build(name: str) -> Any:
+        pytest.importorskip("diffusers", SINCE.get(name))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(5)
             pipeline = BUILDERS[name]()

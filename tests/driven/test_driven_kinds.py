@@ -3,6 +3,7 @@ and guidance written out; Euler over its grid against the pipeline's own samplin
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -70,8 +71,10 @@ def qwen_image(pipeline: Any, t: float, x: Tensor, texts: Any, guidance: float) 
     def call(text: Any) -> Tensor:
         shape = [[(1, x.shape[2] // 2, x.shape[3] // 2)]] * len(x)
         embeds, mask = text
-        times = torch.full((len(x),), t)
-        output: Tensor = pipeline.transformer(tokens(x), embeds, mask, times, img_shapes=shape, return_dict=False)[0]
+        given: dict[str, Any] = {"img_shapes": shape, "return_dict": False}
+        if "txt_seq_lens" in inspect.signature(pipeline.transformer.forward).parameters:  # of older versions of diffusers
+            given["txt_seq_lens"] = [embeds.shape[1]] * len(x)
+        output: Tensor = pipeline.transformer(tokens(x), embeds, mask, torch.full((len(x),), t), **given)[0]
         return output
 
     text = call(texts[0])

@@ -298,7 +298,7 @@ def refusals(kinds: Callable[[str], Any], flux: Any, sd3: Any) -> dict[str, Call
         "WanPipeline makes videos": lambda: empty(diffusers.WanPipeline, scheduler=flow()),
         "FluxImg2ImgPipeline needs 'image' beside the prompt": lambda: diffusers.FluxImg2ImgPipeline(**flux.components),
         "StableDiffusion3Img2ImgPipeline needs 'image'": lambda: diffusers.StableDiffusion3Img2ImgPipeline(**sd3.components),
-        "DreamLitePipeline takes no 'latents'": lambda: empty(diffusers.DreamLitePipeline, scheduler=flow()),
+        "IFPipeline takes no 'latents'": lambda: empty(diffusers.IFPipeline, scheduler=flow()),
         "has no text encoders": lambda: swapped(kinds("sana"), text_encoder=None),
         r"has 2 denoising networks \(transformer, transformer_2\)": lambda: TwoNetworks(
             **lumina.components, transformer_2=lumina.transformer
