@@ -25,6 +25,9 @@ MOST_ELONGATED = 8
 MOST_AT_ONCE = 4_200_000
 """Pixels that go through a model at once: 2048 x 2048 and a little."""
 
+TRANSPARENT = "its transparency is laid on white"
+"""What is said of a picture that has any."""
+
 _ORIENTATION = 0x0112
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
@@ -111,7 +114,8 @@ def _pixels(name: str, image: Image.Image) -> tuple[Tensor, tuple[str, ...]]:
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         page = Image.new("RGBA", layered.size, "white")
-        return _tensor(Image.alpha_composite(page, layered).convert("RGB")), ("its transparency is laid on white",)
+        said = () if layered.getchannel("A").getextrema() == (255, 255) else (TRANSPARENT,)
+        return _tensor(Image.alpha_composite(page, layered).convert("RGB")), said
     said = ("converted from CMYK to RGB without a colour profile",) if image.mode == "CMYK" else ()
     return _tensor(image.convert("RGB")), said
 
@@ -140,6 +144,8 @@ def fitted(picture: Picture, multiple: int, side: int = 0, square: bool = False,
     height, width = picture.pixels.shape[1:]
     if min(height, width) < multiple:
         raise ValueError(f"the picture is {width}x{height}; this model needs at least {multiple} pixels on each side")
+    if side and side < multiple:
+        raise ValueError(f"this model needs at least {multiple} pixels on each side, got the side {side}")
     if side:
         picture = _resized(picture, side, mode)
     height, width = picture.pixels.shape[1:]
