@@ -37,6 +37,7 @@ from .experiments.round_trip import round_trip
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
 from .experiments.words import Asked, CaseChoice, Method, known
 from .models.base import Model, Setup
+from .options import typed
 from .registry import EDITORS, SOLVERS
 from .reports.page import Compared, compared
 from .reports.progress import counted, visible, watched
@@ -51,6 +52,7 @@ Words: TypeAlias = str | Sequence[str]
 """Names, one text with commas or several."""
 
 
+@typed
 def load_model(
     model: Any,
     *,
@@ -83,6 +85,7 @@ def load_model(
     return wrap_pipeline(model, kind, options)
 
 
+@typed
 def edit(
     model: Any,
     image: Given,
@@ -102,13 +105,13 @@ def edit(
 ) -> Edited:
     """Edit one picture: FlowEdit by 28 Euler steps, unless a preset or the arguments say otherwise.
 
-    model: from `load_model`, or what it takes. image: a file, a Pillow image, an array (H, W, 3) of uint8 or of floats in [0,
-    1], a tensor (3, H, W) in [0, 1], or a case such as "scenes:7", which brings its prompts. source: what it shows. target:
-    what it should show. editor, solver: names or objects. preset: a method as published (`fe list presets`); what is given
-    beside it goes before it. seed: of the noise, on which nothing else depends: not the file's name, not the device. options:
-    see `Options`. mask: a picture, white where the picture may change, for editors that take one. side: pixels that the
-    shorter side is resized to. keep_path: keep pictures of the way from the source to the result. progress: show it in a
-    terminal or notebook.
+    model: from `load_model`, or what it takes. image: a file, a Pillow image, an array (H, W, 3) or a tensor (3, H, W) of
+    uint8 or of floats in [0, 1], or a case such as "scenes:7", which brings its prompts. source: what it shows. target: what
+    it should show. editor, solver: names or objects. preset: a method as published (`fe list presets`); what is given beside
+    it goes before it. seed: of the noise, on which nothing else depends: not the file's name, not the device. options: see
+    `Options`. mask: a picture, or an array of truth values, white or True where the picture may change, for editors that take
+    one. side: pixels that the shorter side is resized to. keep_path: keep pictures of the way from the source to the result.
+    progress: show it in a terminal or notebook.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit; FloatingPointError if the result
     is not finite.
     """
@@ -125,6 +128,7 @@ def edit(
     return Edited(way.name, notes_of(loaded, fitted.notes), *parts(outcome), path=path)
 
 
+@typed
 def invert(
     model: Any,
     image: Given,
@@ -148,6 +152,7 @@ def invert(
     return Inverted(f"{way.walker}-{steps} to noise", notes_of(loaded, fitted.notes), *parts(outcome))
 
 
+@typed
 def reconstruct(
     model: Any,
     image: Given,
@@ -173,6 +178,7 @@ def reconstruct(
     return Reconstructed(name, notes_of(loaded, fitted.notes), *parts(trip.outcome), rmse=trip.rmse, psnr=trip.psnr)
 
 
+@typed
 def generate(
     model: Any,
     prompt: str,
@@ -189,6 +195,9 @@ def generate(
     """Draw one picture from a prompt. guidance: how strongly the prompt is followed. size: (height, width) in pixels; the
     model's own if not given. noise: what to start from in place of the seed's, (C, h, w), such as the latent that `invert`
     gives. All else, and what is raised: as in `edit`."""
+    if noise is not None and not (isinstance(noise, Tensor) and noise.ndim == 3):
+        given = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
+        raise ValueError(f"noise must be a tensor (C, h, w), such as the latent of what invert gives, got {given}")
     if noise is not None and (size is not None or seed):
         raise ValueError("noise has a size and needs no seed; leave out size and seed")
     editor = FromNoise(guidance) if noise is None else OneWay(up=False, guidance=guidance)
@@ -203,6 +212,7 @@ def generate(
     return Generated(f"{way.walker}-{steps}", notes_of(loaded, ()), *parts(outcome))
 
 
+@typed
 def compare(
     model: Any = "scenes",
     *,
@@ -230,6 +240,8 @@ def compare(
     one is read again.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     asked = Asked(
         methods=tuple(dict.fromkeys(map(Method.read, _words(methods)))),
         solvers=tuple(known(SOLVERS, name) for name in _words(solvers)),
@@ -322,7 +334,7 @@ def _words(given: Words) -> Sequence[str]:
 
 
 def _numbers(given: int | Sequence[int]) -> tuple[int, ...]:
-    return (given,) if isinstance(given, int) else tuple(given)
+    return tuple(map(int, given)) if isinstance(given, Sequence) else (int(given),)
 
 
 def _silent(done: int, total: int, failed: int) -> None:

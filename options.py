@@ -1,18 +1,25 @@
 """Typed options with ranges, for anything that is a frozen dataclass: solvers, editors, case sets, metrics.
 
 A field made by `option` carries its help and its range; `check` (called from `__post_init__`) holds the values to them,
-and `parse` turns what a user writes into values. Standard library only.
+and `parse` turns what a user writes into values; `typed` holds the arguments of a function to their annotations. Standard
+library only.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import inspect
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 class OptionError(ValueError):
@@ -95,7 +102,7 @@ def parse(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _convert(text: Any, hint: Any, name: str) -> Any:
-    arms = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    arms = _arms(hint)
     if not isinstance(text, str):
         return _typed(text, arms, name)
     if type(None) in arms and text.lower() in ("none", "auto", "all"):
@@ -130,4 +137,61 @@ def _wanted(arms: tuple[Any, ...]) -> str:
 def _kind_text(arm: Any) -> str:
     if get_origin(arm) is Literal:
         return " or ".join(map(str, get_args(arm)))
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(arm, str(arm))
+    return _PLAIN.get(arm, str(arm))
+
+
+_PLAIN: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    type(None): "None",
+}
+
+
+def typed(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """`function`, whose arguments are held to their annotations: numbers, text, truth values and paths, and tuples, sequences
+    and mappings of them. What is annotated as anything else is for `function` to judge.
+    It raises OptionError naming the argument."""
+    shape = inspect.signature(function)
+
+    @functools.wraps(function)
+    def held(*args: Given.args, **given: Given.kwargs) -> Result:
+        hints = get_type_hints(function)
+        for name, value in shape.bind(*args, **given).arguments.items():
+            if not _suits(value, hints[name]):
+                raise OptionError(f"{name} must be {' or '.join(map(_in_words, _arms(hints[name])))}, got {value!r}")
+        return function(*args, **given)
+
+    return held
+
+
+def _suits(value: Any, hint: Any) -> bool:
+    """Whether `value` is of the type `hint`; anything is of a type that is not plain."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return any(_suits(value, arm) for arm in inner)
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    if origin is tuple:
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_suits, value, inner))
+    if origin is Sequence:
+        return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(_suits(v, inner[0]) for v in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping)
+    return hint not in _PLAIN or isinstance(value, hint)
+
+
+def _in_words(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return f"({', '.join(map(_in_words, inner))})"
+    if origin is Sequence:
+        return f"several, each {_in_words(inner[0])}"
+    return "a mapping" if origin is Mapping else _kind_text(hint)
+
+
+def _arms(hint: Any) -> tuple[Any, ...]:
+    """The types that a hint allows: those of a union, or the one that it is."""
+    return get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)

@@ -43,7 +43,7 @@ class ModelSpec(Kind):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         name = value.partition(":")[0]
-        if name not in MODELS and "/" not in value and not Path(value).is_dir():
+        if name not in MODELS and "/" not in name and not Path(value).is_dir():
             self.fail(f"{MODELS.suggest(name)} (or name a folder, or a hub id OWNER/NAME)", param, ctx)
         return str(value)
 

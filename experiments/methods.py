@@ -47,6 +47,9 @@ def choose(
     count = published.steps if steps is None else steps
     if count < 1:
         raise ValueError(f"steps must be at least 1, got {count}")
+    for what, one, kind in (("editor", chosen, Editor), ("solver", walker, Solver)):
+        if not isinstance(one, str | kind):
+            raise ValueError(f"the {what} must be a name, or an object of a class that extends {kind.__name__}, got {one!r}")
     given = by_name(options or {}, [name for name in (chosen, walker, "model") if isinstance(name, str)])
     name = f"{preset or _named(chosen)}-{_named(walker)}-{count}"
     if preset is not None and (walker, count) == (published.solver, published.steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,7 @@ def model_kind(spec: str) -> tuple[str, str | None]:
     name, _, source = spec.partition(":")
     if name in MODELS:
         return name, source or None
-    if not (Path(spec).is_dir() or "/" in spec):
+    if "/" not in name and not Path(spec).is_dir():
         raise RegistryError(f"{MODELS.suggest(name)} (or name a folder, or a hub id OWNER/NAME)")
     return pipeline_kind(str(read_index(spec).get("_class_name"))), spec
 
@@ -123,9 +124,15 @@ def wrap_pipeline(pipeline: Any, kind: str | None = None, options: Options | Non
 
 
 def pick_device(device: str) -> str:
-    """`device` itself, or for "auto" the GPU where there is one. Raises ValueError if a GPU is asked for that is not here."""
+    """`device` itself, or for "auto" the GPU where there is one. Raises ValueError for what is no device, or is not here."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU here; use --device cpu")
+    asked = re.fullmatch(r"(cpu|mps|cuda)(?::(\d+))?", device)
+    if asked is None or (asked[2] and asked[1] != "cuda"):
+        raise ValueError(f"{device!r} is no device; use auto, cpu, cuda, cuda:1 or mps")
+    here = {"cpu": 1, "mps": int(torch.backends.mps.is_available()), "cuda": torch.cuda.device_count()}[asked[1]]
+    if here == 0:
+        raise ValueError(f"device {device!r} was asked for, but torch sees no GPU of that kind here; use --device cpu")
+    if int(asked[2] or 0) >= here:
+        raise ValueError(f"device {device!r} was asked for, but the last GPU here is cuda:{here - 1}")
     return device

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..cases.base import Case
 from ..cases.folder import LISTS, prompts
 from ..cases.images import AnyImage, mask_of, picture_of
-from ..cases.pictures import SUFFIXES, Picture, fitted
+from ..cases.pictures import MOST_AT_ONCE, SUFFIXES, Picture, fitted
 from ..models.base import Model
 from ..registry import CASES
 from .names import build_cases
@@ -25,7 +25,7 @@ ALONE = "picture"
 USUAL_SIDE = 1024
 """Of pictures drawn by a model that takes any size."""
 
-Given: TypeAlias = "AnyImage | Case"
+Given: TypeAlias = AnyImage | Case
 """What may be given as a picture: see `images.AnyImage`; also "scenes:7", and a case."""
 
 
@@ -111,6 +111,8 @@ def drawn_size(asked: tuple[int, int] | None, model: Model[Any]) -> tuple[int, i
         raise ValueError(f"this model draws {side}x{side} only, got the size {size[0]}x{size[1]}; leave it out")
     if any(length < multiple or length % multiple for length in size):
         raise ValueError(f"the size must be multiples of {multiple} for this model, got {size[0]}x{size[1]}")
+    if size[0] * size[1] > MOST_AT_ONCE:
+        raise ValueError(f"the size {size[0]}x{size[1]} is too much for one go; at most {MOST_AT_ONCE:,} pixels are drawn")
     return size
 
 

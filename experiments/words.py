@@ -74,8 +74,12 @@ class Asked:
     def __post_init__(self) -> None:
         if self.methods and (self.solvers or self.editors):
             raise ValueError("methods name editors and solvers already; leave out solvers and editors")
+        if self.match_nfe is not None and self.match_nfe < 1:
+            raise ValueError(f"match_nfe must be at least 1, got {self.match_nfe}")
         if self.steps and self.match_nfe is not None:
             raise ValueError("match-nfe chooses the steps; leave out steps")
+        if not self.seeds:
+            raise ValueError("at least one seed must be given, got none")
         for name, low in (("steps", 1), ("seeds", 0)):
             if any(count < low for count in getattr(self, name)):
                 raise ValueError(f"{name} must be whole numbers of at least {low}, got {getattr(self, name)}")

@@ -115,6 +115,12 @@ def test_a_picture_may_come_in_any_form(tiny: Any, photo: Path) -> None:
     assert edits[0].notes == ("the middle 48x32 of 48x35 is used",)
     layered = Image.new("RGBA", (48, 32), (255, 0, 0, 0))
     assert fe.edit(tiny, layered, **SHORT).notes == ("its transparency is laid on white",)
+    assert fe.edit(tiny, Image.new("RGBA", (48, 32), "red"), **SHORT).notes == ()  # it has none
+    grey = bytes_[..., 0]
+    floats = (grey / 255).astype(">f4")
+    forms = [Image.fromarray(grey), grey, grey[..., None], floats, torch.from_numpy(grey.copy())[None]]
+    greys = [fe.edit(tiny, form, **SHORT).latent for form in forms]
+    assert all(torch.allclose(one, greys[0], atol=1e-5) for one in greys)
 
 
 def test_a_file_s_name_does_not_matter(tiny: Any, photo: Path, tmp_path: Path) -> None:
@@ -128,7 +134,9 @@ def test_a_file_s_name_does_not_matter(tiny: Any, photo: Path, tmp_path: Path) -
     [
         (np.zeros((4, 3, 48), np.float32), r"an array \(H, W, 3\) or a tensor \(3, H, W\), got \(4, 3, 48\)"),
         (np.zeros((48, 48, 2), np.uint8), r"as an array is \(H, W, 3\), got \(48, 48, 2\)"),
-        (np.zeros((48, 48, 3), np.int64), "uint8 in an array, or floats in"),
+        (np.zeros((48, 48, 3), np.int64), r"numbers are uint8, or floats in \[0, 1\]; got int64"),
+        (np.array([None]), "numbers are uint8, or floats"),
+        (torch.zeros(1, 3, 48, 48), r"got \(1, 3, 48, 48\)"),
         (torch.full((3, 48, 48), 1.5), r"floats are in \[0, 1\], got 1.5 to 1.5"),
         (torch.full((3, 48, 48), float("nan")), r"floats are in \[0, 1\], got nan"),
         (7, "got int"),
@@ -222,8 +230,24 @@ def test_a_mask_keeps_the_rest(tiny: Any, photo: Path, tmp_path: Path) -> None:
     assert "the mask is resized from 96x70 to 48x35" in fe.edit(tiny, photo, **SHORT, mask=small).notes
     with pytest.raises(ValueError, match=r"takes no mask; .*flowedit"):
         fe.edit(tiny, photo, **SHORT, editor="no-edit", mask=tmp_path / "mask.png")
-    with pytest.raises(ValueError, match="the mask is 40x40 and the picture 48x35"):
-        fe.edit(tiny, photo, **SHORT, mask=np.zeros((40, 40), np.uint8))
+    forms = [mask, mask == 255, mask / 255, torch.from_numpy(mask)[None], torch.from_numpy(mask == 255)]
+    for form in forms:
+        assert torch.equal(fe.edit(tiny, photo, **SHORT, mask=form).latent, masked.latent)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((40, 40), 255, np.uint8), "the mask is 40x40 and the picture 48x35"),
+        (np.eye(35, 48, dtype=np.uint8), "the mask is black all over"),
+        (Image.new("RGBA", (48, 35), (255, 255, 255, 128)), "the mask is transparent in places"),
+        ("nowhere.png", "the mask cannot be used: there is no file 'nowhere.png'"),
+        (True, "the mask cannot be used: .* got bool"),
+    ],
+)
+def test_masks_that_are_none_are_refused(tiny: Any, photo: Path, mask: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fe.edit(tiny, photo, **SHORT, mask=mask)
 
 
 def test_progress_counts_the_calls_that_are_foretold(tiny: Any, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,3 +298,55 @@ def test_models_that_are_none_are_refused(tiny_unet: Callable[[], Any], tiny: An
     assert isinstance(fe.load_model(tiny.pipeline, options={"exact_time": False}), FluxModel)
     with pytest.raises(ValueError, match="target is missing"):
         fe.edit(tiny, photo, source="a star")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"source": 3}, "source must be text or None, got 3"),
+        ({"editor": 3}, "the editor must be a name, or an object of a class that extends Editor, got 3"),
+        ({"solver": Euler}, "the solver must be a name, or an object of a class that extends Solver, got <class"),
+        ({"steps": 2.5}, "steps must be a whole number or None, got 2.5"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"preset": ["flowedit@flux"]}, "preset must be text or None"),
+        ({"seed": None}, "seed must be a whole number, got None"),
+        ({"options": "flowedit.n_max=3"}, "options must be a mapping or None"),
+        ({"side": "64"}, "side must be a whole number or None, got '64'"),
+        ({"side": 3}, "needs at least 4 pixels on each side, got the side 3"),
+        ({"side": -8}, "needs at least 4 pixels on each side, got the side -8"),
+        ({"keep_path": "yes"}, "keep_path must be true or false, got 'yes'"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(tiny: Any, photo: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fe.edit(tiny, photo, **SHORT | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": "64x64"}, r"size must be \(a whole number, a whole number\) or None, got '64x64'"),
+        ({"size": (100_000, 100_000)}, "the size 100000x100000 is too much for one go"),
+        ({"noise": np.zeros((4, 8, 8))}, r"noise must be a tensor \(C, h, w\), .* got ndarray"),
+        ({"noise": torch.zeros(1, 4, 8, 8)}, r"noise must be a tensor \(C, h, w\), .* got \(1, 4, 8, 8\)"),
+        ({"guidance": "3.5"}, "guidance must be a number, got '3.5'"),
+        ({"prompt": None}, "prompt must be text, got None"),
+    ],
+)
+def test_what_cannot_be_drawn_from_is_refused(tiny: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fe.generate(tiny, **{"prompt": "a star", "steps": 1} | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"device": "gpu"}, "'gpu' is no device; use auto, cpu, cuda, cuda:1 or mps"),
+        ({"kind": "flx"}, "unknown model 'flx'; did you mean flux"),
+        ({"options": 3}, "options must be a mapping or None, got 3"),
+        ({"compiled": "yes"}, "compiled must be true or false"),
+    ],
+)
+def test_models_that_cannot_be_had_so_are_refused(tiny_folder: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, LookupError), match=message):
+        fe.load_model(tiny_folder, **given)

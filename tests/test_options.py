@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
-from fe.options import OptionError, by_name, check, describe, option, parse
+from fe.options import OptionError, by_name, check, describe, option, parse, typed
 
 
 @dataclass(frozen=True)
@@ -162,3 +164,47 @@ def test_options_are_told_apart_by_what_they_belong_to() -> None:
         with pytest.raises(OptionError) as refusal:
             by_name(options, ["a", "b"])
         assert str(refusal.value) == message
+
+
+@typed
+def asked(
+    image: Sample | str,
+    steps: int | Sequence[int] = 1,
+    size: tuple[int, int] | None = None,
+    *,
+    guidance: float = 1.0,
+    quick: bool = False,
+    out: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Any, ...]:
+    """What is asked."""
+    return image, steps, size, guidance, quick, out, options
+
+
+def test_arguments_of_the_annotated_types_pass_as_they_are() -> None:
+    assert asked.__doc__ == "What is asked."
+    given: tuple[Any, ...] = ("a", [1, 2], (3, 4))
+    named: dict[str, Any] = {"guidance": np.float32(2.0), "quick": True, "out": Path("x"), "options": {"a": 1}}
+    assert asked(*given, **named) == (*given, *named.values())
+    assert asked(7, np.int64(3), guidance=1) == (7, 3, None, 1, False, None, None)  # type: ignore[arg-type]  # judged elsewhere
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": True}, "steps must be a whole number or several, each a whole number, got True"),
+        ({"steps": 1.5}, "steps must be a whole number or several, each a whole number, got 1.5"),
+        ({"steps": [1, "2"]}, "steps must be a whole number or several"),
+        ({"steps": b"12"}, "steps must be a whole number or several"),
+        ({"size": (1, 2, 3)}, r"size must be \(a whole number, a whole number\) or None, got \(1, 2, 3\)"),
+        ({"size": [1, 2]}, r"size must be \(a whole number, a whole number\) or None, got \[1, 2\]"),
+        ({"guidance": "3"}, "guidance must be a number, got '3'"),
+        ({"guidance": None}, "guidance must be a number, got None"),
+        ({"quick": 1}, "quick must be true or false, got 1"),
+        ({"out": 3}, "out must be text or a path or None, got 3"),
+        ({"options": "a.b=1"}, "options must be a mapping or None, got 'a.b=1'"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_by_name(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        asked("a", **given)
