@@ -37,3 +37,10 @@ class CaseSet(ABC):
     def take(self, count: int | None) -> Sequence[Case]:
         """The first `count` cases (all of them if None), the same every time.
         Raises ValueError (one sentence) if the set cannot be read or has none."""
+
+    def case(self, index: int) -> Case:
+        """The case that `take` gives at `index`, which counts from 0. Raises ValueError (one sentence) if there is none."""
+        taken = self.take(index + 1)
+        if len(taken) <= index:
+            raise ValueError(f"case {index} does not exist; there are the cases 0 to {len(taken) - 1}")
+        return taken[index]

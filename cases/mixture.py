@@ -60,6 +60,9 @@ class MixtureCases(CaseSet):
             raise ValueError(f"at least 1 case must be asked for, got {count}")
         return [self._cloud(index) for index in range(CLOUDS if count is None else count)]
 
+    def case(self, index: int) -> Case:
+        return self._cloud(index)
+
     def _cloud(self, index: int) -> Case:
         # torch's CPU generator reads no more than 32 bits of its seed: a hash spreads seed and index over all of them.
         digest = sha256(f"mixture|{self.seed}|{index}".encode()).digest()

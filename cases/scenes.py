@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from ..options import OptionError, check, option
@@ -36,6 +36,10 @@ class ScenesCases(CaseSet):
         kinds = self._kinds()
         indices = range(self.offset, self.offset + (WHOLE if count is None else count))
         return [_case(edit_case(self.split, i // len(kinds), kinds[i % len(kinds)])) for i in indices]
+
+    def case(self, index: int) -> Case:
+        (one,) = replace(self, offset=self.offset + index).take(1)  # without drawing those before it
+        return one
 
     def _kinds(self) -> tuple[str, ...]:
         named = (kind.strip() for kind in self.kinds.split(","))

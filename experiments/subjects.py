@@ -66,7 +66,9 @@ def subject(image: Given) -> Subject:
     """The one picture that `image` is. Raises ValueError (one sentence) if a case is named that does not exist."""
     if isinstance(image, Case):
         return Subject(image.id, image, image.source, image.target)
-    named = re.fullmatch(r"([\w-]+):(\d{1,6})", str(image)) if isinstance(image, str | Path) else None
+    if isinstance(image, str) and not image:
+        raise ValueError("the picture's name is empty; name a file, a folder or a case such as scenes:7")
+    named = re.fullmatch(r"([\w-]+):(\d+)", str(image)) if isinstance(image, str | Path) else None
     if named and named[1] in CASES and not Path(named[0]).exists():
         return _of_set(named[1], int(named[2]))
     return Subject(Path(image).stem if isinstance(image, str | Path) else ALONE, image)
@@ -75,7 +77,7 @@ def subject(image: Given) -> Subject:
 def subjects(what: str) -> Sequence[Subject]:
     """The pictures that `what` names: those of a folder, whose prompts come from its list of prompts, where it has one; or one.
     Raises ValueError (one sentence) if there is nothing of that name, or nothing in it."""
-    return _of_folder(Path(what)) if Path(what).is_dir() else [subject(what)]
+    return _of_folder(Path(what)) if what and Path(what).is_dir() else [subject(what)]
 
 
 def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: AnyImage | None = None) -> Fitted:
@@ -84,6 +86,8 @@ def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: A
     Raises ValueError (one sentence) if something cannot be read or does not suit the model."""
     if model.multiple == 0:
         raise ValueError("this model has no pictures; compare its own cases with: fe compare --model mixture")
+    if side is not None and model.side not in (0, side):
+        raise ValueError(f"this model takes pictures of {model.side}x{model.side} only, got the side {side}; leave it out")
     picture = Picture(subject.image.picture) if isinstance(subject.image, Case) else picture_of(subject.image)
     if picture.pixels.ndim != 3:
         raise ValueError(f"{subject.name} is no picture; name a file, a folder or a case of scenes")
@@ -128,10 +132,7 @@ def _of_folder(folder: Path) -> Sequence[Subject]:
 
 
 def _of_set(name: str, index: int) -> Subject:
-    taken = build_cases(name).take(index + 1)
-    if len(taken) <= index:
-        raise ValueError(f"{name}:{index} does not exist; {name} has the cases 0 to {len(taken) - 1}")
-    case = taken[index]
+    case = build_cases(name).case(index)
     return Subject(f"{name}-{index}", case, case.source, case.target)
 
 

@@ -192,7 +192,9 @@ def test_bad_pictures_are_refused(fe: Fe, photo: Path) -> None:
     }
     for name, message in cases.items():
         assert_refused(fe("edit", str(place / name), "--source", STAR, "--target", HEART), message)
-    assert_refused(fe("edit", "scenes:9999999", "--source", STAR, "--target", HEART), "there is no file 'scenes:9999999'")
+    assert_refused(fe("edit", "scenes:9999999", "--source", STAR, "--target", HEART), "case 9999999 is out of range")
+    assert_refused(fe("edit", ""), "the picture's name is empty")  # not the pictures of this folder
+    assert_refused(fe("edit", str(photo), "--source", STAR, "--target", HEART, "--side", "128"), "takes pictures of 64x64 only")
     assert_refused(fe("edit", "mixture:0"), "is no picture")
 
 
