@@ -45,7 +45,7 @@ class Kind:
         }
         if self.guided_by == "true_cfg_scale" and guidance > 1.0:
             asked["negative_prompt"] = [NEGATIVE] * len(prompts)
-        known = parameters(self.pipeline)
+        known = parameters(type(self.pipeline))
         if "max_sequence_length" in known:
             asked["max_sequence_length"] = self.longest
         if "use_resolution_binning" in known:
@@ -61,7 +61,7 @@ class Kind:
     def longest(self) -> int:
         """Tokens that it reads of a prompt: as many as it reads by itself, but padding beyond what the tokenizers know would
         only cost. (Where a text encoder is left out, its tokens are empty ones that the network was trained to expect.)"""
-        known = parameters(self.pipeline).get("max_sequence_length")
+        known = parameters(type(self.pipeline)).get("max_sequence_length")
         own = DEFAULT_TOKENS if known is None or known.default is None else int(known.default)
         lengths = [int(reader.model_max_length) for reader in tokenizers(self.pipeline)]
         left_out = any(part is None for key, part in self.pipeline.components.items() if key.startswith("tokenizer"))
@@ -97,11 +97,10 @@ class Kind:
         return state.squeeze(2) if state.ndim == 5 else state
 
 
-def kind_of(pipeline: Any) -> Kind:
-    """How `pipeline` is asked. Raises ValueError (one sentence) for one that is no text-to-image pipeline of a flow."""
-    name = type(pipeline).__name__
-    _check_scheduler(pipeline, name)
-    known = parameters(pipeline)
+def check_class(kind: type) -> None:
+    """Raise ValueError (one sentence) for a class of pipelines that do not draw pictures from prompts alone, or not so that
+    their velocity could be asked for. No weights are needed to tell."""
+    name, known = kind.__name__, parameters(kind)
     required = [key for key, value in known.items() if value.default is inspect.Parameter.empty and key != "prompt"]
     if "num_frames" in known:
         raise ValueError(f"{name} makes videos; only text-to-image pipelines can be driven")
@@ -111,8 +110,15 @@ def kind_of(pipeline: Any) -> Kind:
     for needed in ("prompt", "latents", "height", "width", "num_inference_steps", "output_type"):
         if needed not in known:
             raise ValueError(f"{name} takes no {needed!r}, so its velocity cannot be asked for")
-    if getattr(pipeline, "encode_prompt", None) is None:
+    if getattr(kind, "encode_prompt", None) is None:
         raise ValueError(f"{name} has no encode_prompt, so its prompts cannot be encoded once and for all")
+
+
+def kind_of(pipeline: Any) -> Kind:
+    """How `pipeline` is asked. Raises ValueError (one sentence) for one that is no text-to-image pipeline of a flow."""
+    name, known = type(pipeline).__name__, parameters(type(pipeline))
+    _check_scheduler(pipeline, name)
+    check_class(type(pipeline))
     encoders = [part for key, part in pipeline.components.items() if key.startswith("text_encoder")]
     if encoders and all(encoder is None for encoder in encoders):
         raise ValueError(f"this {name} has no text encoders; load one that has")
@@ -142,9 +148,9 @@ def tokenizers(pipeline: Any) -> list[Any]:
     return [getattr(part, "tokenizer", part) for part in found]
 
 
-def parameters(pipeline: Any) -> Mapping[str, inspect.Parameter]:
-    """The named arguments of its `__call__`."""
-    found = inspect.signature(type(pipeline).__call__).parameters
+def parameters(kind: Any) -> Mapping[str, inspect.Parameter]:
+    """The named arguments of the `__call__` of a class of pipelines."""
+    found = inspect.signature(kind.__call__).parameters
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name: value for name, value in found.items() if value.kind in plain and name != "self"}
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .base import Setup
+from .driven_kind import check_class
 from .loading import check_tokenizers, folder_of, load_network, loading, quiet, read_index
 from .preparing import placed
 from .schedules import check_flow
@@ -22,12 +23,14 @@ def load_any(source: str, setup: Setup) -> Any:
     """The pipeline at `source`, a folder or a hub id, on the setup's device, ready to evaluate. Networks are in the setup's
     dtype; the codec stays in float32.
 
-    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, or names a class of another library.
+    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, names a class of another library, or is of a
+    class that cannot be driven.
     """
     index = read_index(source)
     check_flow(index, source)
     with quiet():
         kind = _pipeline_class(index.get("_class_name"), source)
+        check_class(kind)  # before its weights are read, which may take minutes
         classes = {name: _part_class(name, entry, source) for name, entry in index.items() if _is_part(name, entry)}
         with loading(source):
             files = str(folder_of(source))

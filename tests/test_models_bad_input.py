@@ -54,6 +54,16 @@ def test_a_diffusion_model_is_refused_with_the_reason_before_its_weights_are_rea
     assert "predicts noise on a variance-preserving schedule, not a velocity" in said
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "reason"),
+    [("WanPipeline", "WanPipeline makes videos"), ("FluxFillPipeline", "FluxFillPipeline needs 'image' beside the prompt")],
+)
+def test_other_work_is_refused_before_the_weights_are_read(pipeline: str, reason: str, tmp_path: Path) -> None:
+    index = {"_class_name": pipeline, "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert refusal(str(tmp_path)) == f"{reason}; only text-to-image pipelines can be driven"
+
+
 def test_what_may_be_a_flow_is_not_refused_by_its_index(tmp_path: Path) -> None:
     """Sana walks a flow with the scheduler of diffusion models; it is only its files that are missing here."""
     index = {"_class_name": "SanaPipeline", "scheduler": ["diffusers", "DPMSolverMultistepScheduler"]}
