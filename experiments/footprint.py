@@ -23,7 +23,7 @@ from ..models.architectures import ARCHITECTURES
 from ..models.base import Model, Setup
 from ..models.pipelines import PipelineLoader
 from ..models.quantising import rounded_layers
-from .names import build_editor, build_loader, build_solver, load_model
+from .names import build_editor, build_loader, build_solver
 from .presets import find_preset
 
 MODELS_AT: Final = {"flux-dev": 1024, "sd3-medium": 1024, "sd3.5-medium": 1024, "sd3.5-large": 1024, "2rf": 512}
@@ -133,7 +133,7 @@ def _largest_rounded(networks: Mapping[str, nn.Module], kind: str) -> int:
 
 
 def _work(name: str, side: int, dtype: str) -> Work:
-    model = load_model(name, Setup(device="meta", dtype=dtype, weights="random"))
+    model = build_loader(name).load(None, Setup(device="meta", dtype=dtype, weights="random"))
     preset = find_preset(PRESET)
     editor, solver = build_editor(preset.editor, preset.options), build_solver(preset.solver)
     assert isinstance(editor, Injection)

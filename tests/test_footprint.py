@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from fe.experiments.footprint import KINDS, MODELS_AT, Allocated, Footprint, Work, footprints, table, weight_bytes
-from fe.experiments.names import load_model
+from fe.experiments.names import build_loader, load_model
 from fe.models.architectures import ARCHITECTURES
 from fe.models.base import Setup
 from fe.models.quantising import MODULES, quantise
@@ -54,7 +54,7 @@ def thin(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["flux-dev", "sd3.5-medium"])
 @torch.inference_mode()
 def test_shapes_alone_tell_what_torch_allocates(name: str) -> None:
-    real, shapes = (load_model(name, Setup(device=device, weights="random")) for device in ("cpu", "meta"))
+    real, shapes = (build_loader(name).load(None, Setup(device=device, weights="random")) for device in ("cpu", "meta"))
     x, words = torch.randn(2, 16, 32, 48), ["a cat", "a dog"]
     x_shape = x.to("meta")
     condition, condition_shape = real.condition(words, 5.0), shapes.condition(words, 5.0)

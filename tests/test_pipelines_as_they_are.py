@@ -302,6 +302,7 @@ def test_low_memory_on_a_cpu_means_tiles(tiny_folder: Path) -> None:
 
 def test_low_memory_on_a_device_brings_parts_one_by_one(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     monkeypatch.setattr(FluxPipeline, "enable_model_cpu_offload", lambda self, device: asked.append(("offload", device)))
     monkeypatch.setattr(FluxPipeline, "to", lambda self, device: asked.append(("to", device)))
     model = loaded(f"flux:{tiny_folder}", Setup(device="mps", low_memory=True))
