@@ -16,6 +16,7 @@ from fe.solvers.euler import Euler
 from fe.solvers.fireflow import FireFlow
 from fe.solvers.midpoint import Midpoint
 from fe.solvers.rk4 import RungeKutta4
+from fe.solvers.uni_inv import UniInv
 from torch import Tensor
 
 torch.set_num_threads(1)
@@ -39,6 +40,11 @@ def test_everything_registered_passes(name: str) -> None:
     for check in EVEN | UNEVEN:
         assert abs(float(measured[check]) - solver.order) <= 0.15
     assert len({finding.name for finding in findings}) == len(findings)
+
+
+def test_a_solver_passes_with_its_other_options_too() -> None:
+    """Without a first velocity, Uni-Inv's first step is Euler's, and the error of the second undoes that of the first."""
+    assert not failed(examine(UniInv(first="zero")))
 
 
 @dataclass(frozen=True)
