@@ -108,7 +108,7 @@ class Injection(Editor):
         """The strategy in terms of the model's own points; what replaces comes before what adds, as in the public codes."""
         points = list(model.points())
         if not points:
-            raise ValueError(f"{type(model).__name__} has no attention features to inject; use another editor")
+            raise ValueError("this model has no attention features to inject; use another editor")
         points = [point for point in points if point.stream == "single"] or points
         ratios = {"q": self.q_ratio, "k": self.k_ratio, "v": self.v_ratio}
         blocks = range(self.first_block, self.last_block + 1)

@@ -52,7 +52,8 @@ def choose(
             raise ValueError(f"the {what} must be a name, or an object of a class that extends {kind.__name__}, got {one!r}")
     given = by_name(options or {}, [name for name in (chosen, walker, "model") if isinstance(name, str)])
     name = f"{preset or _named(chosen)}-{_named(walker)}-{count}"
-    if preset is not None and (walker, count) == (published.solver, published.steps):
+    altered = any(values for what, values in given.items() if what != "model")
+    if preset is not None and (walker, count) == (published.solver, published.steps) and not altered:
         name = preset
     built = build_editor(chosen, {**published.options_for(count), **given[chosen]}) if isinstance(chosen, str) else chosen
     walking = build_solver(walker, given[walker]) if isinstance(walker, str) else walker

@@ -15,8 +15,8 @@ from ..editors.base import Editor
 from ..editors.inversion import Inversion
 from ..metrics.base import Metric, Task
 from ..models.base import Model, Setup
-from ..options import by_name
-from ..registry import EDITORS, SOLVERS, RegistryError
+from ..options import by_name, describe
+from ..registry import CASES, EDITORS, SOLVERS, RegistryError
 from ..solvers.base import Solver
 from .defaults import default_settings, defaults_for
 from .names import build_editor, build_metric, build_solver
@@ -88,6 +88,8 @@ def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) 
     names = [name for method in methods for name in method[:2]]
     settings = by_name(options, list(dict.fromkeys([*names, *CONTROLS, chosen.name, "model"])))
     if chosen.path is not None:
+        if "path" not in {name for name, *_ in describe(CASES[chosen.name])}:
+            raise ValueError(f"{chosen.name!r} reads no folder; write {chosen.name}:COUNT, such as {chosen.name}:24")
         settings[chosen.name].setdefault("path", chosen.path)
     plan = Comparison(methods, model, chosen.name, count, asked.steps, asked.match_nfe, asked.seeds, settings, setup)
     return plan, faults

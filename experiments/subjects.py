@@ -71,6 +71,8 @@ def subject(image: Given) -> Subject:
     named = re.fullmatch(r"([\w-]+):(\d+)", str(image)) if isinstance(image, str | Path) else None
     if named and named[1] in CASES and not Path(named[0]).exists():
         return _of_set(named[1], int(named[2]))
+    if isinstance(image, str | Path) and not Path(image).exists():
+        raise ValueError(f"there is no file {str(image)!r}")
     return Subject(Path(image).stem if isinstance(image, str | Path) else ALONE, image)
 
 

@@ -118,6 +118,7 @@ def test_random_weights_are_not_scored_and_say_so(tmp_path: Path) -> None:
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"out": 3}, "out must be text or a path or None, got 3"),
         ({"cases": "scenes:0"}, "at least 1 case"),
+        ({"cases": "scenes:many"}, "'scenes' reads no folder; write scenes:COUNT"),
         ({"options": {"heun.x": 1}}, "heun.x belongs to nothing in this run"),
     ],
 )

@@ -144,6 +144,8 @@ def test_options_go_before_the_preset(fe: Fe) -> None:
     )
     assert done.exit_code == 0, done.stderr
     assert "scenes-2.flowedit@flux-midpoint-14.png: 48 calls, 96 rows" in done.stdout  # 12 of 14 steps, two draws, two stages
+    altered = fe("edit", "scenes:2", "--preset", "fireflow@paper-8", "--set", "injection.inject=2")
+    assert "scenes-2.fireflow@paper-8-fireflow-8.png: 18 calls" in altered.stdout  # no longer what was published
 
 
 def test_a_mask_keeps_the_rest_of_the_picture(fe: Fe, photo: Path) -> None:
@@ -193,6 +195,7 @@ def test_bad_pictures_are_refused(fe: Fe, photo: Path) -> None:
     for name, message in cases.items():
         assert_refused(fe("edit", str(place / name), "--source", STAR, "--target", HEART), message)
     assert_refused(fe("edit", "scenes:9999999", "--source", STAR, "--target", HEART), "case 9999999 is out of range")
+    assert_refused(fe("edit", "scens:3"), "there is no file 'scens:3'")  # rather than that its prompts are missing
     assert_refused(fe("edit", ""), "the picture's name is empty")  # not the pictures of this folder
     assert_refused(fe("edit", str(photo), "--source", STAR, "--target", HEART, "--side", "128"), "takes pictures of 64x64 only")
     assert_refused(fe("edit", "mixture:0"), "is no picture")

@@ -145,7 +145,7 @@ def test_a_model_without_attention_is_refused() -> None:
     latent = cases[0].picture[None]
     request, noise = Request(latent, ("source",), ("target",)), KeyedNoise(0, ("a",), latent)
     editor = Injection(target_guidance=1.0)
-    with pytest.raises(ValueError, match="MixtureModel has no attention features"):
+    with pytest.raises(ValueError, match="this model has no attention features"):
         editor.edit(mixture, request, build_solver("euler"), mixture.grid(4, latent.shape), noise)
 
 
