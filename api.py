@@ -305,14 +305,17 @@ def _execute(
 def _watching(
     doing: str, way: Way, model: Model[Any], case: Case, progress: bool, latent: Tensor | None = None
 ) -> Iterator[Callable[[int], None] | None]:
-    """What is to be told the number of network calls done, where somebody sees them."""
+    """What is to be told the number of network calls done, where somebody sees them; first, what will be kept in memory."""
     console = Console(stderr=True)
-    if not (progress and visible(console)):
+    if not progress:
         yield None
         return
     budget = "" if latent is None else way.editor.budget(model, way.solver, model.grid(way.steps, latent.shape), latent)
     if budget:
-        console.print(f"{doing} {budget}", markup=False, highlight=False)
+        console.print(f"{doing} {budget}", markup=False, highlight=False, soft_wrap=True)
+    if not visible(console):
+        yield None
+        return
     foretold = probe(way.editor, way.solver, way.steps, model, (case.source, case.target)).calls
     with counted(console, doing, foretold) as watch:
         yield watch

@@ -268,6 +268,17 @@ def test_it_is_quiet_elsewhere(tiny: Any, photo: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_will_be_kept_in_memory_is_said_also_where_no_progress_is_shown(
+    tiny: Any, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fe.edit(tiny, photo, **SHORT, editor="injection")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"editing keeps .* of features \(2 blocks, 1 step\) on the device\n", said.err)
+    fe.edit(tiny, photo, **SHORT, editor="injection", progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
