@@ -120,7 +120,11 @@ def wrap_pipeline(pipeline: Any, kind: str | None = None, options: Options | Non
 
     if not isinstance(pipeline, DiffusionPipeline):
         raise ValueError(f"a model is a name, a folder, a hub id or a diffusers pipeline, got {type(pipeline).__name__}")
-    return build_loader(kind or pipeline_kind(type(pipeline).__name__), options).wrap(pipeline)
+    name, parts = type(pipeline).__name__, pipeline.components
+    absent = [part for part in ("scheduler", "transformer", "unet") if part in parts and parts[part] is None]
+    if absent:
+        raise ValueError(f"this {name} has no {absent[0]}, without which it has no velocity; load one that has")
+    return build_loader(kind or pipeline_kind(name), options).wrap(pipeline)
 
 
 def pick_device(device: str) -> str:

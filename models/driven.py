@@ -100,6 +100,7 @@ class DrivenModel(Model[DrivenCondition]):
         """One row for each prompt, all at `guidance`. The prompts are encoded together, as the pipeline encodes a list.
         Raises ValueError for no prompts, a prompt that cannot be read, or a guidance that is not finite."""
         check_asked(prompts, guidance)
+        self.dtype = network_of(self.pipeline).dtype  # it may have been moved to another since
         readers = tokenizers(self.pipeline)
         if readers:
             check_tokens(max(readers, key=lambda reader: int(reader.model_max_length)), prompts, self.kind.longest)

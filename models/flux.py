@@ -122,8 +122,12 @@ class FluxModel(Model[FluxCondition]):
         check_asked(prompts, guidance)
         if self.vocabulary is not None:
             check_words(prompts, self.vocabulary)
-        if self.pipeline.text_encoder is None or self.pipeline.text_encoder_2 is None:
-            raise ValueError("this pipeline has no text encoders; load one that has, or make a FluxCondition from embeddings")
+        parts = self.pipeline.components
+        if any(parts[f"{kind}{end}"] is None for kind in ("text_encoder", "tokenizer") for end in ("", "_2")):
+            raise ValueError(
+                "this pipeline lacks text encoders or tokenizers; load one that has, or make a FluxCondition from embeddings"
+            )
+        self.dtype = self.pipeline.transformer.dtype  # it may have been moved to another since
         length = self.text_tokens
         check_tokens(self.pipeline.tokenizer_2, prompts, length)
         check_tokens(self.pipeline.tokenizer, prompts, None)  # the pooled embedding is of a long prompt's beginning

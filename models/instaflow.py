@@ -57,6 +57,7 @@ class UNetModel(Model[GuidedCondition]):
     def condition(self, prompts: Sequence[str], guidance: float) -> GuidedCondition:
         """One row for each prompt, guided away from the empty prompt where `guidance` is above 1.
         Raises ValueError for no prompts, one that is too long or of unknown words alone, or a guidance that is not finite."""
+        self.dtype = self.pipeline.unet.dtype  # it may have been moved to another since
         return GuidedCondition.of(prompts, guidance, self._encode)
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:
@@ -112,8 +113,10 @@ class UNetModel(Model[GuidedCondition]):
     def _encode(self, prompts: list[str]) -> Sequence[Tensor]:
         """The embedding of each prompt."""
         pipeline = self.pipeline
-        if pipeline.text_encoder is None:
-            raise ValueError("this pipeline has no text encoder; load one that has, or make a GuidedCondition from embeddings")
+        if pipeline.text_encoder is None or pipeline.tokenizer is None:
+            raise ValueError(
+                "this pipeline has no text encoder or no tokenizer; load one that has, or make a GuidedCondition of embeddings"
+            )
         check_tokens(pipeline.tokenizer, prompts, pipeline.tokenizer.model_max_length)
         embeds, _ = pipeline.encode_prompt(prompts, pipeline._execution_device, 1, do_classifier_free_guidance=False)
         return (embeds,)

@@ -69,6 +69,8 @@ class SD3Model(Model[GuidedCondition]):
         T5 nobody would read the rest, and a longer prompt is refused.
         Raises ValueError for no prompts, a prompt that is too long or of unknown words alone, or a guidance that is not finite.
         """
+        _check_transformer(self.pipeline.transformer)  # it may have been fused since,
+        self.dtype = self.pipeline.transformer.dtype  # or moved to another dtype
         return GuidedCondition.of(prompts, guidance, self._encode)
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: GuidedCondition) -> Tensor:

@@ -18,7 +18,7 @@ from fe.editors.flowedit import FlowEdit
 from fe.editors.injection import Injection
 from fe.experiments.execute import Outcome, execute
 from fe.experiments.fingerprint import hash_model
-from fe.experiments.names import load_model
+from fe.experiments.names import load_model, wrap_pipeline
 from fe.models.base import Setup
 from fe.models.flux import FluxModel
 from fe.models.instaflow import UNetModel
@@ -142,6 +142,42 @@ def test_a_lora_has_results_of_its_own(build: Build) -> None:
 
 def fused(pipeline: Any) -> None:
     (pipeline.components.get("transformer") or pipeline.unet).fuse_qkv_projections()
+
+
+def test_a_pipeline_may_be_moved_to_another_dtype_once_it_is_a_model(build: Build) -> None:
+    moved = build()
+    before = velocity(moved)
+    moved.pipeline.to(torch.bfloat16)
+    reference = build(lambda pipeline: pipeline.to(torch.bfloat16))
+    assert torch.equal(velocity(moved), velocity(reference))
+    assert not torch.equal(velocity(moved), before)
+    for found, expected in zip(edited(moved), edited(reference), strict=True):
+        assert torch.equal(found.latents, expected.latents)
+
+
+def without(pipeline: Any, part: str) -> Any:
+    pipeline.register_modules(**{part: None})
+    return pipeline
+
+
+@pytest.mark.parametrize("part", ["scheduler", "transformer"])
+def test_a_pipeline_without_a_velocity_is_refused(part: str, tiny_pipeline: Pipelines) -> None:
+    with pytest.raises(ValueError, match=f"this FluxPipeline has no {part}"):
+        wrap_pipeline(without(tiny_pipeline(guided=True), part))
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
+def test_a_pipeline_without_readers_of_prompts_is_refused(part: str, build: Build) -> None:
+    model = build(lambda pipeline: without(pipeline, part))
+    with pytest.raises(ValueError, match=r"this pipeline (lacks|has no) text encoder"):
+        velocity(model)
+
+
+def test_a_transformer_that_is_fused_once_it_is_a_model_is_refused_too(tiny_sd3: Pipelines) -> None:
+    model = SD3Model(tiny_sd3(dual=True))
+    model.pipeline.transformer.fuse_qkv_projections()
+    with pytest.raises(ValueError, match="leave out its QK-norm and its second attention"):
+        velocity(model)
 
 
 def test_fused_flux_edits_as_before_and_says_why_it_has_no_points(tiny_pipeline: Pipelines) -> None:
