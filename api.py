@@ -28,6 +28,7 @@ from .editors.one_way import OneWay
 from .experiments.compare import carry_out, open_folder, prepare
 from .experiments.execute import Outcome, encode, execute
 from .experiments.folder import check_writable
+from .experiments.meter import alone
 from .experiments.methods import Way, choose
 from .experiments.names import check_mask, wrap_pipeline
 from .experiments.names import load_model as load_named
@@ -37,7 +38,7 @@ from .experiments.round_trip import round_trip
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
 from .experiments.words import Asked, CaseChoice, Method, known
 from .models.base import Model, Setup
-from .options import typed
+from .options import by_name, typed
 from .registry import EDITORS, SOLVERS
 from .reports.page import Compared, compared
 from .reports.progress import counted, visible, watched
@@ -121,10 +122,12 @@ def edit(
     asked = subject(image).prompted(source, target)
     loaded = _loaded(model, way.of_model)
     fitted = fit(asked, loaded, side=side, mask=mask)
-    if keep_path and not has_path(way.editor, way.solver, way.steps, loaded, (fitted.case.source, fitted.case.target)):
-        raise ValueError(f"{type(way.editor).__name__} has no path from the source to the result, as it is set; ask for none")
-    outcome = _execute("editing", way, loaded, fitted, seed, progress, keep_path=keep_path)
-    path = pictures_of(outcome.edit.path, loaded)
+    with alone(loaded.network):
+        if keep_path and not has_path(way.editor, way.solver, way.steps, loaded, (fitted.case.source, fitted.case.target)):
+            editing = type(way.editor).__name__
+            raise ValueError(f"{editing} has no path from the source to the result, as it is set; ask for none")
+        outcome = _execute("editing", way, loaded, fitted, seed, progress, keep_path=keep_path)
+        path = pictures_of(outcome.edit.path, loaded)
     return Edited(way.name, notes_of(loaded, fitted.notes), *parts(outcome), path=path)
 
 
@@ -148,7 +151,8 @@ def invert(
     way = choose(OneWay(up=True, guidance=guidance), solver, steps, None, options)
     loaded = _loaded(model, way.of_model)
     fitted = fit(_showing(subject(image), prompt), loaded, side=side)
-    outcome = _execute("inverting", way, loaded, fitted, 0, progress)
+    with alone(loaded.network):
+        outcome = _execute("inverting", way, loaded, fitted, 0, progress)
     return Inverted(f"{way.walker}-{steps} to noise", notes_of(loaded, fitted.notes), *parts(outcome))
 
 
@@ -172,7 +176,7 @@ def reconstruct(
     way = choose(Inversion.reconstruction(carry), solver, steps, None, options)
     loaded = _loaded(model, way.of_model)
     fitted = fit(_showing(subject(image), prompt), loaded, side=side)
-    with _watching("walking there and back", way, loaded, fitted.case, progress) as watch:
+    with alone(loaded.network), _watching("walking there and back", way, loaded, fitted.case, progress) as watch:
         trip = round_trip(loaded, way.solver, steps, fitted.case, carry, watch)
     name = f"{way.walker}-{steps} and back" + (", state carried" if carry else "")
     return Reconstructed(name, notes_of(loaded, fitted.notes), *parts(trip.outcome), rmse=trip.rmse, psnr=trip.psnr)
@@ -206,9 +210,10 @@ def generate(
     small = 8 * loaded.multiple  # of a picture that only says where latents are
     height, width = drawn_size(size, loaded) if noise is None else (loaded.side or small, loaded.side or small)
     case = Case(ALONE, torch.zeros(3, height, width), prompt, prompt)
-    source = encode(loaded, [case])
-    start = source if noise is None else noise[None].to(source)
-    outcome = _execute("drawing", way, loaded, Fitted(case, None, ()), seed, progress, source=start)
+    with alone(loaded.network):
+        source = encode(loaded, [case])
+        start = source if noise is None else noise[None].to(source)
+        outcome = _execute("drawing", way, loaded, Fitted(case, None, ()), seed, progress, source=start)
     return Generated(f"{way.walker}-{steps}", notes_of(loaded, ()), *parts(outcome))
 
 
@@ -251,16 +256,18 @@ def compare(
         cases=None if cases is None else CaseChoice.read(cases),
         seeds=_numbers(seeds),
     )
-    named = isinstance(model, str | Path)
-    loaded = None if named else _loaded(model, (options or {}).get("model", {}))
-    plan, faults = planned(asked, str(model) if named else type(loaded).__name__, Setup(device="auto"), options or {})
+    named, given = isinstance(model, str | Path), options or {}
+    own = by_name({key: value for key, value in given.items() if str(key).partition(".")[0] == "model"}, ["model"])["model"]
+    loaded = None if named else _loaded(model, own)
+    plan, faults = planned(asked, str(model) if named else type(loaded).__name__, Setup(device="auto"), given)
     check_writable(Path(out or "results"))
-    prepared = prepare(plan, loaded)
-    folder = open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite)
     console = Console(stderr=True)
-    with watched(console) if progress and visible(console) else nullcontext(_silent) as watch:
-        summaries = carry_out(prepared, folder, watch, batch=batch, pictures=pictures)
-    return compared(prepared, folder, summaries, faults)
+    with nullcontext() if loaded is None else alone(loaded.network):
+        prepared = prepare(plan, loaded)
+        folder = open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite)
+        with watched(console) if progress and visible(console) else nullcontext(_silent) as watch:
+            summaries = carry_out(prepared, folder, watch, batch=batch, pictures=pictures)
+        return compared(prepared, folder, summaries, faults)
 
 
 def _loaded(model: Any, options: Options) -> Model[Any]:

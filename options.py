@@ -75,7 +75,7 @@ def by_name(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[
     Raises OptionError for what belongs to nothing."""
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in options.items():
-        name, dot, option_name = key.rpartition(".")
+        name, dot, option_name = _named(key).rpartition(".")
         inner = {option_name: value} if dot else value
         if not isinstance(inner, Mapping):
             raise OptionError(f"{key!r} is no option; write NAME.OPTION, such as flowedit.n_max")
@@ -92,13 +92,20 @@ def parse(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     names = [field.name for field in _fields(kind)]
     parsed = {}
     for name, text in values.items():
-        key = name.replace("-", "_")
+        key = _named(name).replace("-", "_")
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(names) or 'no options'}"
             raise OptionError(f"{kind.__name__} has no option {name!r}; {hint}")
         parsed[key] = _convert(text, hints[key], f"{kind.__name__}.{key}")
     return parsed
+
+
+def _named(key: Any) -> str:
+    """The name of an option, which a mapping in Python may have as anything."""
+    if not isinstance(key, str):
+        raise OptionError(f"options go by their names, which are text, got {key!r}")
+    return key
 
 
 def _convert(text: Any, hint: Any, name: str) -> Any:

@@ -21,23 +21,23 @@ class Defaults:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-DEFAULTS: Mapping[str, Defaults] = {
-    # FlowEdit's own synthetic comparison: exact velocities, which have no guidance, and every step edited.
-    "mixture": Defaults(
-        solvers=("euler",),
-        editors=("inversion", "flowedit"),
-        steps=100,
-        cases="mixture",
-        count=20,
-        guidance="1",
-        settings={"flowedit": {"n_max": "1000000"}},  # beyond the grid means every step
-    )
-}
-"""By the model's name; other models take `Defaults()`."""
+# FlowEdit's own synthetic comparison: exact velocities, which have no guidance, and every step edited.
+MIXTURE = Defaults(
+    solvers=("euler",),
+    editors=("inversion", "flowedit"),
+    steps=100,
+    cases="mixture",
+    count=20,
+    guidance="1",
+    settings={"flowedit": {"n_max": "1000000"}},  # beyond the grid means every step
+)
+
+DEFAULTS: Mapping[str, Defaults] = {"mixture": MIXTURE, "MixtureModel": MIXTURE}
+"""By the model's name, or by its class's where it is handed over; other models take `Defaults()`."""
 
 
 def defaults_for(model: str) -> Defaults:
-    """The defaults for a model as named on the command line ("mixture", "flux:folder")."""
+    """The defaults for a model as named on the command line ("mixture", "flux:folder"), or by its class."""
     return DEFAULTS.get(model.partition(":")[0], Defaults())
 
 

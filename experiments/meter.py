@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,20 @@ class Meter:
     calls: int = 0
     rows: int = 0
     seconds: float = 0.0
+
+
+_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
+_MAKING = Lock()
+
+
+@contextmanager
+def alone(network: nn.Module) -> Iterator[None]:
+    """Inside, no other thread works with `network`: its hooks would meet the evaluations of both, and offloaded parts would
+    come and go under each other. Threads with networks of their own do not wait for each other."""
+    with _MAKING:
+        lock = _LOCKS.setdefault(network, RLock())
+    with lock:
+        yield
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,27 @@ def test_a_path_that_there_is_none_of_is_refused_before_the_work(tiny: Any, phot
         fe.edit(tiny, photo, **given, keep_path=True)
     assert meter.calls == 0
     assert fe.edit(tiny, photo, **given, keep_path=True, options={"rf-inversion.grid": "consistent"}).path
+
+
+@dataclass(frozen=True)
+class Yielding(Euler):  # type: ignore[misc]
+    """Lets other threads run before every step."""
+
+    def step(self, *args: Any) -> Any:
+        time.sleep(0.002)
+        return super().step(*args)
+
+
+def test_threads_that_share_a_model_take_turns(tiny: Any, photo: Path) -> None:
+    """Features that one records would be injected by the other, and each would be told the cost of both."""
+    asked = [{**WORDS, "steps": 6, "editor": "injection", "solver": Yielding(), "seed": seed} for seed in range(2)]
+    asked[1] |= {"source": WORDS["target"], "target": WORDS["source"]}
+    one_by_one = [fe.edit(tiny, photo, **given) for given in asked]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda given: fe.edit(tiny, photo, **given), asked * 2))
+    for found, expected in zip(together, one_by_one * 2, strict=True):
+        assert torch.equal(found.latent, expected.latent)
+        assert (found.cost.calls, found.cost.rows) == (expected.cost.calls, expected.cost.rows)
 
 
 def test_editors_and_solvers_may_be_objects(tiny: Any, photo: Path) -> None:

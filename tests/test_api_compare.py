@@ -138,6 +138,27 @@ def test_a_handed_over_model_s_own_ways_are_part_of_its_cells(tiny_pipeline: Any
         fe.compare(fe.load_model(pipe, options={"exact_time": False}), **asked)
 
 
+@pytest.mark.parametrize("options", [{"model.exact_time": False}, {"model": {"exact_time": False}}])
+def test_options_of_a_model_reach_it_or_are_refused(options: dict[str, Any], tiny_pipeline: Any, tmp_path: Path) -> None:
+    pipe = tiny_pipeline(guided=True)
+    asked: dict[str, Any] = {"cases": "scenes:1", "solvers": "euler", "steps": 1, "pictures": False, "out": tmp_path}
+    with pytest.raises(ValueError, match=r"the model is loaded already; give load_model its options \(exact_time\)"):
+        fe.compare(fe.load_model(pipe), **asked, options=options)
+    with pytest.raises(ValueError, match="did you mean exact_time"):
+        fe.compare(pipe, **asked, options={"model.exact_tim": False})
+    fe.compare(pipe, **asked, options=options)
+    with pytest.raises(ValueError, match="holds a different run"):
+        fe.compare(pipe, **asked)
+
+
+def test_a_model_at_hand_is_compared_as_suits_it(tmp_path: Path) -> None:
+    by_object, by_name = (
+        fe.compare(model, steps=2, options={"mixture.points": 50}, out=tmp_path / str(i))
+        for i, model in enumerate([fe.load_model("mixture"), "mixture"])
+    )
+    assert [record.scores for record in by_object.records] == [record.scores for record in by_name.records]
+
+
 def test_tables_are_text_in_a_notebook_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There rich shows what it prints, whatever file it is given."""
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
