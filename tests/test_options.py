@@ -156,12 +156,13 @@ def test_values_of_another_type_are_refused(name: str, value: Any, message: str)
 
 def test_options_are_told_apart_by_what_they_belong_to() -> None:
     assert by_name({"a.x": 1, "a": {"y": "2"}, "b": {}}, ["a", "b", "c"]) == {"a": {"x": 1, "y": "2"}, "b": {}, "c": {}}
-    for options, message in (
+    refused: list[tuple[Any, str]] = [
         ({"d.x": 1}, "d.x belongs to nothing in this run, which uses a, b"),
         ({3: 1}, "options go by their names, which are text, got 3"),
         ({"d": {"x": 1}}, "d belongs to nothing in this run, which uses a, b"),
         ({"x": 1}, "'x' is no option; write NAME.OPTION, such as flowedit.n_max"),
-    ):
+    ]
+    for options, message in refused:
         with pytest.raises(OptionError) as refusal:
             by_name(options, ["a", "b"])
         assert str(refusal.value) == message
