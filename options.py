@@ -167,7 +167,7 @@ def typed(function: Callable[Given, Result]) -> Callable[Given, Result]:
     def held(*args: Given.args, **given: Given.kwargs) -> Result:
         hints = get_type_hints(function)
         for name, value in shape.bind(*args, **given).arguments.items():
-            if not _suits(value, hints[name]):
+            if name in hints and not _suits(value, hints[name]):
                 raise OptionError(f"{name} must be {' or '.join(map(_in_words, _arms(hints[name])))}, got {value!r}")
         return function(*args, **given)
 

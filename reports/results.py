@@ -16,6 +16,7 @@ from torch import Tensor
 from ..cases.pictures import to_image, write
 from ..experiments.execute import Cost, Outcome
 from ..models.base import Model
+from ..options import typed
 from .strip import evenly, strip
 
 MOST_SHOWN = 9
@@ -42,6 +43,7 @@ class Shown:
         """The picture as a Pillow image."""
         return to_image(self.pixels)
 
+    @typed
     def save(self, path: str | Path, *, latent: bool = False) -> Path:
         """Write the picture as PNG, its folder too where there is none; with `latent` also the latent, as PATH.safetensors.
         Returns where. Raises ValueError for a name of another kind of file, OSError if it cannot be written."""

@@ -183,6 +183,18 @@ def asked(
     return image, steps, size, guidance, quick, out, options
 
 
+class Asking:
+    @typed
+    def how_often(self, count: int) -> int:
+        return count
+
+
+def test_methods_are_held_to_their_annotations_too() -> None:
+    assert Asking().how_often(2) == 2
+    with pytest.raises(OptionError, match="count must be a whole number, got '2'"):
+        Asking().how_often("2")  # type: ignore[arg-type]
+
+
 def test_arguments_of_the_annotated_types_pass_as_they_are() -> None:
     assert asked.__doc__ == "What is asked."
     given: tuple[Any, ...] = ("a", [1, 2], (3, 4))
