@@ -22,9 +22,6 @@ from .names import build_cases
 ALONE = "picture"
 """The case id of every picture that is in no case set: its noise depends on the seed alone."""
 
-USUAL_SIDE = 1024
-"""Of pictures drawn by a model that takes any size."""
-
 Given: TypeAlias = AnyImage | Case
 """What may be given as a picture: see `images.AnyImage`; also "scenes:7", and a case."""
 
@@ -112,7 +109,7 @@ def drawn_size(asked: tuple[int, int] | None, model: Model[Any]) -> tuple[int, i
     side, multiple = model.side, model.multiple
     if multiple == 0:
         raise ValueError("this model draws no pictures; try --model scenes")
-    size = asked or (side or USUAL_SIDE, side or USUAL_SIDE)
+    size = asked or (model.usual_side, model.usual_side)
     if side and size != (side, side):
         raise ValueError(f"this model draws {side}x{side} only, got the size {size[0]}x{size[1]}; leave it out")
     if any(length < multiple or length % multiple for length in size):

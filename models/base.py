@@ -14,6 +14,9 @@ from ..attention_hooks.base import AttentionHook, Point, attached
 from ..ode import Field, Tick, TimeGrid
 from ..options import check, option
 
+USUAL_SIDE: Final = 1024
+"""Of pictures drawn by a model that does not say for which size it was made."""
+
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -104,6 +107,11 @@ class Model(ABC, Generic[AnyCondition]):
     def side(self) -> int:
         """Side in pixels of the square pictures it was made for, where it knows no other size (0: any size will do)."""
         return 0
+
+    @property
+    def usual_side(self) -> int:
+        """Side in pixels of the squares that it draws where no size is asked for."""
+        return self.side or USUAL_SIDE
 
     @final
     def field(self, condition: AnyCondition, hook: AttentionHook | None = None) -> Field:

@@ -19,7 +19,7 @@ from .driven_kind import Size, kind_of, network_of, tokenizers
 from .driven_loading import load_any
 from .driven_run import Seen, Texts, evaluate, finish, read, schedule
 from .loading import first_line
-from .pictures import check_pictures, codec_of
+from .pictures import check_pictures, codec_of, usual_side
 from .preparing import finished
 from .prompts import check_asked, check_tokens
 
@@ -81,6 +81,10 @@ class DrivenModel(Model[DrivenCondition]):
     @property
     def packing(self) -> int:
         return self._packing
+
+    @property
+    def usual_side(self) -> int:
+        return usual_side(self.pipeline, network_of(self.pipeline))
 
     def encode(self, pictures: Tensor) -> Tensor:
         codec_of(self.pipeline)

@@ -18,7 +18,7 @@ from .base import Model, check_rows
 from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, Layout
 from .parameterisation import PREDICTIONS, parameterisation
-from .pictures import decode_latents, encode_pictures
+from .pictures import decode_latents, encode_pictures, usual_side
 from .pipelines import PipelineLoader
 from .prompts import check_tokens
 
@@ -47,6 +47,10 @@ class UNetModel(Model[GuidedCondition]):
     @property
     def multiple(self) -> int:
         return int(self.pipeline.vae_scale_factor)  # the UNet itself takes latents of any size
+
+    @property
+    def usual_side(self) -> int:
+        return usual_side(self.pipeline, self.pipeline.unet)
 
     def encode(self, pictures: Tensor) -> Tensor:
         return encode_pictures(self.pipeline, pictures, self.multiple)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .base import USUAL_SIDE
+
 
 def encode_pictures(pipeline: Any, pictures: Tensor, multiple: int) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] to latents float32, on the device that the pipeline computes on: the mode of the codec's
@@ -38,6 +40,12 @@ def decode_latents(pipeline: Any, latents: Tensor) -> Tensor:
     with torch.no_grad():
         pictures: Tensor = vae.decode(unscaled.to(pipeline._execution_device, vae.dtype)).sample.float()
     return (pictures / 2.0 + 0.5).clamp(0.0, 1.0)
+
+
+def usual_side(pipeline: Any, network: Any) -> int:
+    """Side in pixels of the squares that `pipeline` draws by itself: what its `network` says that it was trained on."""
+    latents = network.config.get("sample_size")
+    return latents * int(pipeline.vae_scale_factor) if isinstance(latents, int) else USUAL_SIDE
 
 
 def latent_masks(masks: Tensor, latents: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .base import Model, check_rows, per_row
 from .grids import check_scheduler, shifted_grid, twice_shifted_grid
 from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
-from .pictures import decode_latents, encode_pictures
+from .pictures import decode_latents, encode_pictures, usual_side
 from .pipelines import PipelineLoader
 from .prompts import check_tokens
 
@@ -51,6 +51,10 @@ class SD3Model(Model[GuidedCondition]):
     @property
     def multiple(self) -> int:
         return int(self.pipeline.vae_scale_factor) * int(self.pipeline.transformer.config.patch_size)
+
+    @property
+    def usual_side(self) -> int:
+        return usual_side(self.pipeline, self.pipeline.transformer)
 
     def encode(self, pictures: Tensor) -> Tensor:
         longest = self.multiple * int(self.pipeline.transformer.config.pos_embed_max_size)

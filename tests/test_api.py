@@ -239,6 +239,15 @@ def test_generating_is_the_commands(tiny_scenes: str, tmp_path: Path) -> None:
         fe.generate(fe.load_model(tiny_scenes), star, noise=drawn.latent, seed=1)
 
 
+def test_a_picture_is_drawn_in_the_size_that_the_network_was_trained_on(
+    tiny_sd3: Callable[[], Any], tiny_unet: Callable[[], Any]
+) -> None:
+    """As the pipelines themselves do: InstaFlow at 512, not at the 1024 of others."""
+    models = [fe.load_model(tiny_sd3()), fe.load_model(tiny_unet(), kind="2rf")]
+    for model, latents in zip(models, (16, 8), strict=True):
+        assert fe.generate(model, "a star", steps=1).latent.shape[1:] == (latents, latents)
+
+
 def test_a_mask_keeps_the_rest(tiny: Any, photo: Path, tmp_path: Path) -> None:
     mask = np.zeros((35, 48), np.uint8)
     mask[:, 24:] = 255

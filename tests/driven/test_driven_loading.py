@@ -35,6 +35,7 @@ def test_a_saved_pipeline_comes_back_the_same(
     folder = str(kind_folder(name))
     assert model_kind(folder) == ("diffusers", folder)
     model, original = load_model(folder, Setup()), DrivenModel(kinds(name))
+    assert model.usual_side == {"lumina2": 32, "aura_flow": 64, "cogview4": 64}.get(name, 1024)
     pictures = torch.rand(1, 3, 2 * model.multiple, 3 * model.multiple)
     x = original.encode(pictures)
     velocities = [each.velocity(0.7, x, each.condition(["a red circle"], 2.5)) for each in (model, original)]
