@@ -11,6 +11,7 @@ import click
 
 from ..registry import EDITORS, SOLVERS
 from .kinds import Folder, Name, PresetName, as_options
+from .refusal import is_refusal
 from .shared import Wanted, gathered, model_options, seed_option, set_option, side_option
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ def _edit_all(listed: Sequence[Subject], model: Model[Any], way: Way, job: Job) 
     for subject in listed:
         try:
             _edit_one(subject, model, way, job)
-        except ValueError as fault:
-            if len(listed) == 1:
+        except (ValueError, FloatingPointError) as fault:
+            if len(listed) == 1 or not is_refusal(fault):
                 raise
             failed += 1
             click.echo(f"fe: {subject.name} is left out: {fault}", err=True)

@@ -66,10 +66,10 @@ def subject(image: Given) -> Subject:
     if isinstance(image, str) and not image:
         raise ValueError("the picture's name is empty; name a file, a folder or a case such as scenes:7")
     named = re.fullmatch(r"([\w-]+):(\d+)", str(image)) if isinstance(image, str | Path) else None
-    if named and named[1] in CASES and not Path(named[0]).exists():
+    if named and not Path(named[0]).exists():
+        if named[1] not in CASES:
+            raise ValueError(f"there is no file {named[0]!r}, and no case set of that name: {', '.join(CASES)}")
         return _of_set(named[1], int(named[2]))
-    if isinstance(image, str | Path) and not Path(image).exists():
-        raise ValueError(f"there is no file {str(image)!r}")
     return Subject(Path(image).stem if isinstance(image, str | Path) else ALONE, image)
 
 

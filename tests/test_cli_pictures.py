@@ -121,6 +121,20 @@ def test_a_folder_is_edited_and_a_bad_picture_is_named_and_left_out(fe: Fe, phot
     assert files(Path("results/edit")) == [f"{name}.flowedit-euler-2.png" for name in ("a-jpg", "a-png", "b")]
 
 
+def test_an_edit_that_comes_to_nothing_does_not_hold_up_a_folder(fe: Fe, photo: Path) -> None:
+    place = photo.parent / "album"
+    place.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.open(photo).save(place / name)
+    much = ["--set", "flowedit.target_guidance=1e38"]
+    done = fe("edit", str(place), "--source", STAR, "--target", HEART, "--steps", "2", *much)
+    assert done.exit_code == 2
+    left_out = [
+        f"fe: {name} is left out: the edited latent is not finite; use more steps or a lower guidance scale" for name in "ab"
+    ]
+    assert done.stderr.splitlines() == [*left_out, "fe: 2 of 2 pictures could not be edited"]
+
+
 def test_a_folder_with_prompts_uses_them(fe: Fe, photo: Path) -> None:
     place = photo.parent / "album"
     place.mkdir()
