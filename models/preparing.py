@@ -72,6 +72,11 @@ def compiled_whole(network: nn.Module) -> bool:
     return network._compiled_call_impl is not None or isinstance(network, OptimizedModule)
 
 
+def is_compiled(network: nn.Module) -> bool:
+    """Whether `network` is compiled, as a whole or in parts: then its first calls take far longer than later ones."""
+    return compiled_whole(network) or any(module._compiled_call_impl is not None for module in network.modules())
+
+
 def _tile(vae: Any) -> None:
     from ..scenes.codec import PatchCodec  # brings in diffusers
 

@@ -16,6 +16,7 @@ from fe.cases.base import Case
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
 from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
+from fe.experiments.execute import execute
 from fe.experiments.fingerprint import cell_key, hash_case, hash_model
 from fe.experiments.folder import RunFolder, check_writable
 from fe.experiments.names import build_cases
@@ -312,3 +313,23 @@ def test_metrics_are_those_that_suit_the_cases() -> None:
     settings = {**PLAN.settings, "flowedit": {"n_min": "3", "n_max": "2"}}
     with pytest.raises(OptionError, match="n_min must not exceed n_max"):
         prepare(replace(PLAN, settings=settings))
+
+
+def test_what_is_compiled_on_the_way_is_in_nobody_s_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row runs once unseen for each size of a batch, if the network is compiled: here of 2, 2 and 1 cases."""
+    executed: list[int] = []
+
+    def counting(model: Any, editor: Any, solver: Any, steps: int, cases: Any, *rest: Any, **given: Any) -> Any:
+        executed.append(len(cases))
+        return execute(model, editor, solver, steps, cases, *rest, **given)
+
+    monkeypatch.setattr("fe.experiments.run.execute", counting)
+    plain = ran(prepare(PLAN), tmp_path / "plain", batch=2)
+    rows = len({record.row for record in plain})
+    assert sorted(executed) == sorted(rows * [2, 2, 1])
+    executed.clear()
+    prepared = prepare(PLAN)
+    prepared.model.network.compile(backend="eager")
+    compiled = ran(prepared, tmp_path / "compiled", batch=2)
+    assert sorted(executed) == sorted(rows * [2, 2, 2, 1, 1])
+    assert_close(scores(compiled), scores(plain))
