@@ -166,7 +166,11 @@ def typed(function: Callable[Given, Result]) -> Callable[Given, Result]:
     @functools.wraps(function)
     def held(*args: Given.args, **given: Given.kwargs) -> Result:
         hints = get_type_hints(function)
-        for name, value in shape.bind(*args, **given).arguments.items():
+        try:
+            arguments = shape.bind(*args, **given).arguments
+        except TypeError:
+            return function(*args, **given)  # it says by itself what is missing or too much
+        for name, value in arguments.items():
             if name in hints and not _suits(value, hints[name]):
                 raise OptionError(f"{name} must be {' or '.join(map(_in_words, _arms(hints[name])))}, got {value!r}")
         return function(*args, **given)

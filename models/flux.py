@@ -160,7 +160,8 @@ class FluxModel(Model[FluxCondition]):
 
     def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
         """FLUX's shifted grid for the latent's size, as the pipeline's scheduler is configured (uniform for schnell).
-        Raises ValueError if `steps` is under 1."""
+        Raises ValueError if `steps` is under 1, or the scheduler was changed for one of another kind."""
+        check_scheduler(self.pipeline.scheduler.config)
         height, width = latent_shape[-2:]
         return scheduler_grid(steps, (height // 2) * (width // 2), self.pipeline.scheduler.config)
 

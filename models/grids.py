@@ -79,7 +79,9 @@ def check_scheduler(config: Mapping[str, Any]) -> None:
         "invert_sigmas": False,
     }
     if "use_dynamic_shifting" not in config:
-        raise ValueError("this pipeline needs a FlowMatchEulerDiscreteScheduler; its scheduler is no flow-matching one")
+        raise ValueError(
+            "this pipeline needs a FlowMatchEulerDiscreteScheduler; its scheduler is another, or no flow-matching one at all"
+        )
     for name, value in plain.items():
         if (config.get(name) or None) != (value or None):
             raise ValueError(f"the scheduler's {name}={config[name]!r} is not supported; only {value!r} is")

@@ -39,9 +39,7 @@ class SD3Model(Model[GuidedCondition]):
     """
 
     def __init__(self, pipeline: StableDiffusion3Pipeline, *, shift_twice: bool = True) -> None:
-        check_scheduler(pipeline.scheduler.config)
-        if pipeline.scheduler.config["use_dynamic_shifting"]:
-            raise ValueError("the scheduler's use_dynamic_shifting=True is not supported for SD3; only False is")
+        _check_scheduler(pipeline.scheduler.config)
         _check_transformer(pipeline.transformer)
         self.pipeline = pipeline
         self.network: nn.Module = pipeline.transformer
@@ -95,6 +93,7 @@ class SD3Model(Model[GuidedCondition]):
         return [condition.owners]
 
     def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
+        _check_scheduler(self.pipeline.scheduler.config)  # it may have been changed since
         shift = self.pipeline.scheduler.config["shift"]
         return twice_shifted_grid(steps, shift) if self.shift_twice else shifted_grid(steps, shift)
 
@@ -147,6 +146,13 @@ class SD3Model(Model[GuidedCondition]):
             raise ValueError(
                 f"latents are (B, {channels}, h, w) with h and w multiples of {patch} up to {longest}, got {tuple(x.shape)}"
             )
+
+
+def _check_scheduler(config: Mapping[str, Any]) -> None:
+    """Raise ValueError if a scheduler's `config` is not that of a flow-matching one of fixed shift."""
+    check_scheduler(config)
+    if config["use_dynamic_shifting"]:
+        raise ValueError("the scheduler's use_dynamic_shifting=True is not supported for SD3; only False is")
 
 
 def _check_transformer(transformer: Any) -> None:

@@ -195,6 +195,11 @@ def test_methods_are_held_to_their_annotations_too() -> None:
         Asking().how_often("2")  # type: ignore[arg-type]
 
 
+def test_arguments_that_are_missing_are_said_by_the_function_itself() -> None:
+    with pytest.raises(TypeError, match=r"^asked\(\) missing 1 required positional argument: 'image'$"):
+        asked()  # type: ignore[call-arg]
+
+
 def test_arguments_of_the_annotated_types_pass_as_they_are() -> None:
     assert asked.__doc__ == "What is asked."
     given: tuple[Any, ...] = ("a", [1, 2], (3, 4))

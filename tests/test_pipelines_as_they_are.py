@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
-from diffusers import FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, FluxPipeline
 from fe.attention_hooks.base import Part, Point
 from fe.attention_hooks.store import FeatureStore, Inject, Record
 from fe.cases.base import Case
@@ -171,6 +171,19 @@ def test_a_pipeline_without_readers_of_prompts_is_refused(part: str, build: Buil
     model = build(lambda pipeline: without(pipeline, part))
     with pytest.raises(ValueError, match=r"this pipeline (lacks|has no) text encoder"):
         velocity(model)
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_a_scheduler_that_is_changed_once_it_is_a_model_counts(
+    family: str, tiny_pipeline: Pipelines, tiny_sd3: Pipelines
+) -> None:
+    model = FluxModel(tiny_pipeline(guided=False)) if family == "flux" else SD3Model(tiny_sd3())
+    before = model.grid(4, (1, 4, 8, 8))
+    model.pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=7.0)
+    assert model.grid(4, (1, 4, 8, 8)) != before
+    model.pipeline.scheduler = FlowMatchHeunDiscreteScheduler()
+    with pytest.raises(ValueError, match="its scheduler is another"):
+        model.grid(4, (1, 4, 8, 8))
 
 
 def test_a_transformer_that_is_fused_once_it_is_a_model_is_refused_too(tiny_sd3: Pipelines) -> None:
