@@ -113,6 +113,15 @@ class Model(ABC, Generic[AnyCondition]):
         """Side in pixels of the squares that it draws where no size is asked for."""
         return self.side or USUAL_SIDE
 
+    def __repr__(self) -> str:
+        size = sum(weights.numel() for weights in self.network.parameters())
+        parts = [type(self.network).__name__]
+        if size > 0:
+            parts.append(f"{size / 1e6:,.1f} M parameters")
+        if not self.trained:
+            parts.append("random weights")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     @final
     def field(self, condition: AnyCondition, hook: AttentionHook | None = None) -> Field:
         """The velocity under `condition` as a field to integrate; `hook` acts in every evaluation and always comes off."""

@@ -95,6 +95,7 @@ def test_random_weights_are_not_scored_and_say_so(tmp_path: Path) -> None:
     assert UNTRAINED.capitalize() in compared.text
     assert "PSNR" in compared.text  # the columns are there, and blank
     assert "±" not in compared.text.partition("Random weights")[0]
+    assert repr(model) == "FluxModel(FluxTransformer2DModel, 2.4 M parameters, random weights)"
     edited = fe.edit(model, "scenes:0", steps=2)
     assert edited.notes == (UNTRAINED,)
     assert UNTRAINED in repr(edited)
