@@ -36,7 +36,7 @@ from .experiments.plan import planned
 from .experiments.probe import has_path, probe
 from .experiments.round_trip import round_trip
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
-from .experiments.words import Asked, CaseChoice, Method, known
+from .experiments.words import DTYPES, Asked, CaseChoice, Method, known
 from .models.base import Model, Setup
 from .options import by_name, typed
 from .registry import EDITORS, SOLVERS
@@ -59,7 +59,7 @@ def load_model(
     *,
     kind: str | None = None,
     device: str = "auto",
-    dtype: str = "float32",
+    dtype: str | torch.dtype = "float32",
     weights: str = "trained",
     compiled: bool = False,
     low_memory: bool = False,
@@ -72,16 +72,18 @@ def load_model(
     model: a name ("scenes", "flux-dev"; `fe list models` shows them), a folder or hub id, KIND:FOLDER, or a diffusers pipeline
     object, which stays where and as it is. kind: what to take a folder or a pipeline for, where it does not say so itself:
     "instaflow", "2rf" or "sd15" for a StableDiffusionPipeline. device: "auto" takes a GPU where there is one. dtype: what the
-    networks compute in: "float32", "bfloat16", "float16". weights: "random" for the full-size network without any download.
-    compiled: compile its blocks. low_memory: only the part that works is on the GPU. quantise: "int8" or "nf4". features: where
-    injection keeps what it records, "device" or "host". options: the model's own, such as {"exact_time": False}.
+    networks compute in: "float32", "bfloat16", "float16", or torch's name for it. weights: "random" for the full-size network
+    without any download. compiled: compile its blocks. low_memory: only the part that works is on the GPU. quantise: "int8" or
+    "nf4". features: where injection keeps what it records, "device" or "host". options: the model's own, such as
+    {"exact_time": False}.
     Raises LookupError for an unknown name, ValueError (one sentence) if the model cannot be had.
     """
-    setup, usual = Setup(device, dtype, weights, compiled, low_memory, quantise, features), Setup(device="auto")
+    precision = str(dtype).removeprefix("torch.")
+    setup = Setup(device, DTYPES.get(precision, precision), weights, compiled, low_memory, quantise, features)
     if isinstance(model, str | Path):
         return load_named(str(model) if kind is None else f"{kind}:{model}", setup, options)
     for name, value in vars(setup).items():
-        if value != getattr(usual, name):
+        if value != getattr(Setup(device="auto"), name):
             raise ValueError(f"{name}={value!r} cannot be had of a pipeline object, which stays as it is; leave it out")
     return wrap_pipeline(model, kind, options)
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from ..experiments.presets import PRESETS, find_preset
-from ..experiments.words import CaseChoice, Method
+from ..experiments.words import DTYPES, CaseChoice, Method
 from ..registry import CASES, MODELS, RegistryError, Table
 
 
@@ -55,16 +55,15 @@ class Dtype(Kind):
     """float32, bfloat16 or float16, also by their short names."""
 
     name = "dtype"
-    SHORT: ClassVar = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        full = self.SHORT.get(value, value)
-        if full not in self.SHORT.values():
-            self.fail(f"{value!r} is no dtype; use {', '.join(dict.fromkeys(self.SHORT.values()))}", param, ctx)
+        full = DTYPES.get(value, value)
+        if full not in DTYPES.values():
+            self.fail(f"{value!r} is no dtype; use {', '.join(dict.fromkeys(DTYPES.values()))}", param, ctx)
         return str(full)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        known = [*dict.fromkeys(self.SHORT.values()), *self.SHORT]
+        known = [*dict.fromkeys(DTYPES.values()), *DTYPES]
         return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 
 

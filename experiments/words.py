@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..registry import CASES, EDITORS, SOLVERS, RegistryError, Table
 from .presets import find_preset
+
+DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+"""What networks compute in, by the short names that people use."""
 
 
 class Method(NamedTuple):

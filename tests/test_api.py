@@ -381,9 +381,16 @@ def test_what_cannot_be_drawn_from_is_refused(tiny: Any, given: dict[str, Any], 
         fe.generate(tiny, **{"prompt": "a star", "steps": 1} | given)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "bf16", torch.bfloat16])
+def test_a_dtype_goes_by_its_names(tiny_folder: Path, dtype: Any) -> None:
+    assert fe.load_model(tiny_folder, dtype=dtype).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
+        ({"dtype": 16}, "dtype must be one of float32, bfloat16, float16, got '16'"),
         ({"device": "gpu"}, "'gpu' is no device; use auto, cpu, cuda, cuda:1 or mps"),
         ({"kind": "flx"}, "unknown model 'flx'; did you mean flux"),
         ({"options": 3}, "options must be a mapping or None, got 3"),
