@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .base import Setup
 from .driven_kind import check_class
 from .loading import check_tokenizers, folder_of, load_network, loading, quiet, read_index
 from .preparing import placed
+from .room import check_room, network_bytes
 from .schedules import check_flow
 
 LIBRARIES = ("diffusers", "transformers")
@@ -23,8 +25,8 @@ def load_any(source: str, setup: Setup) -> Any:
     """The pipeline at `source`, a folder or a hub id, on the setup's device, ready to evaluate. Networks are in the setup's
     dtype; the codec stays in float32.
 
-    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, names a class of another library, or is of a
-    class that cannot be driven.
+    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, names a class of another library, is of a
+    class that cannot be driven, or is larger than this machine's memory.
     """
     index = read_index(source)
     check_flow(index, source)
@@ -32,9 +34,12 @@ def load_any(source: str, setup: Setup) -> Any:
         kind = _pipeline_class(index.get("_class_name"), source)
         check_class(kind)  # before its weights are read, which may take minutes
         classes = {name: _part_class(name, entry, source) for name, entry in index.items() if _is_part(name, entry)}
+        files = str(folder_of(source))
+        networks = [name for name, found in classes.items() if found is not None and issubclass(found, nn.Module)]
+        dtypes = {name: torch.float32 if name == "vae" else setup.torch_dtype for name in networks}
+        check_room(network_bytes(Path(files), dtypes), f"the model {source!r}")
         with loading(source):
-            files = str(folder_of(source))
-            parts = {name: _part(found, files, name, setup) for name, found in classes.items()}
+            parts = {name: _part(found, files, name, dtypes) for name, found in classes.items()}
             pipeline = kind(**parts, **_settings(kind, index))
     check_tokenizers(pipeline, source)
     return placed(pipeline, setup)
@@ -77,11 +82,12 @@ def _part_class(name: str, entry: list[str | None], source: str) -> Any:
     return kind
 
 
-def _part(kind: Any, source: str, name: str, setup: Setup) -> Any:
+def _part(kind: Any, source: str, name: str, dtypes: Mapping[str, torch.dtype]) -> Any:
+    """A part of class `kind` (None: absent), in its dtype if it is a network."""
     if kind is None:
         return None
-    if issubclass(kind, nn.Module):
-        return load_network(kind, source, name, torch.float32 if name == "vae" else setup.torch_dtype)
+    if name in dtypes:
+        return load_network(kind, source, name, dtypes[name])
     return kind.from_pretrained(source, subfolder=name, local_files_only=True)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from .base import Setup
 from .preparing import placed
+from .room import check_room, network_bytes
 from .schedules import check_flow
 
 INDEX: Final = "model_index.json"
@@ -46,7 +47,8 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
     the setup's dtype; the codec stays in float32, so that its round trip is the bound that it can be (and float16 overflows
     in it).
 
-    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, or is of another layout.
+    Raises ValueError (one sentence) if it cannot be had, is damaged or incomplete, is of another layout, or is larger than this
+    machine's memory.
     """
     index = read_index(source)
     kind = index.get("_class_name")
@@ -59,14 +61,15 @@ def load_pipeline(layout: Layout, source: str, setup: Setup) -> Any:
     absent = {name for name in layout.optional if index.get(name, [None]) == [None, None]}
     names = {name: _class_name(index, name, allowed, source) for name, allowed in wanted.items() if name not in absent}
     files = str(folder_of(source))
+    dtypes = {name: torch.float32 if name == "vae" else setup.torch_dtype for name in names if name in layout.networks}
+    check_room(network_bytes(Path(files), dtypes), f"the model {source!r}")
     with loading(source), quiet():
         import diffusers  # takes seconds: only when a model is wanted
 
         parts: dict[str, Any] = dict.fromkeys((*absent, *layout.unused))
         for name, target in names.items():
-            if name in layout.networks:
-                dtype = torch.float32 if name == "vae" else setup.torch_dtype
-                parts[name] = load_network(_resolve(target), files, name, dtype)
+            if name in dtypes:
+                parts[name] = load_network(_resolve(target), files, name, dtypes[name])
             else:
                 parts[name] = _resolve(target).from_pretrained(files, subfolder=name, local_files_only=True)
         pipeline = getattr(diffusers, layout.pipelines[0])(**parts)

@@ -17,9 +17,10 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizer
 
-from .architectures import Architecture, Part
+from .architectures import Architecture, Part, counted
 from .base import Setup
 from .loading import Layout, quiet
+from .room import check_room
 
 SEED: Final = 0
 SCALE: Final = 0.02
@@ -96,6 +97,8 @@ def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
         return shapes.to(dtype).eval().requires_grad_(False)
     with init_empty_weights(include_buffers=False):
         network: nn.Module = part.build()
+    if device.type == "cpu":
+        check_room(counted(network) * dtype.itemsize, f"a {type(network).__name__} of full size")
     generator = torch.Generator(device).manual_seed(SEED)
     for module in network.modules():
         for name, empty in module.named_parameters(recurse=False):
