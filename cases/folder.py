@@ -44,7 +44,7 @@ class FolderCases(CaseSet):
     """
 
     path: str = option("", "the folder")
-    multiple: int = option(16, "sides are cut to a multiple of this many pixels", low=1)
+    multiple: int = option(1, "sides are cut to a multiple of this many pixels, and to what the model takes", low=1)
     side: int = option(0, "make every picture a square of this many pixels (0: leave the size)", low=0, high=4096)
 
     def __post_init__(self) -> None:

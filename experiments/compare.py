@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..cases.base import Case
 from ..metrics.base import Result
+from ..metrics.pixels import is_picture
 from ..models.base import Model
 from .environment import environment
 from .execute import encode, execute
@@ -21,6 +23,7 @@ from .folder import RunFolder
 from .names import build_cases, build_loader, load_model, model_kind, pick_device
 from .plan import Comparison, Row, make_rows, metrics_for
 from .run import Cell, Metrics, Watch, make_cells, run
+from .subjects import fit, subject
 from .summary import Summary, summarise
 
 PLAIN = (bool, int, float, str)
@@ -65,12 +68,29 @@ def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
     options = plan.settings.get("model", {})
     if model is None:
         model, device = load_model(plan.model, plan.setup, options), pick_device(plan.setup.device)
-        numerics = _numerics(plan, device, options)
+        cases, numerics = _fitted(cases, model), _numerics(plan, device, options)
     else:
+        cases = _fitted(cases, model)
         latents = encode(model, cases[:1])
         device, numerics = str(latents.device), _as_it_is(model, latents)
     rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
     return Prepared(plan, model, device, cases, metrics, rows, make_cells(rows, cases, hash_model(model), numerics))
+
+
+def _fitted(cases: Sequence[Case], model: Model[Any]) -> Sequence[Case]:
+    """The cases with their pictures in sizes that `model` takes, as `fe edit` brings them there; what is done to one is told as
+    a warning. Cases with a truth stay as they are. Raises ValueError naming the case that cannot be brought there."""
+    return [case if case.truth is not None or not is_picture(case.picture) else _suited(case, model) for case in cases]
+
+
+def _suited(case: Case, model: Model[Any]) -> Case:
+    try:
+        found = fit(subject(case), model)
+    except ValueError as fault:
+        raise ValueError(f"{case.id}: {fault}") from fault
+    if found.notes:
+        warnings.warn(f"{case.id}: {'; '.join(found.notes)}", stacklevel=2)
+    return found.case
 
 
 def _numerics(plan: Comparison, device: str, options: Mapping[str, Any]) -> str:

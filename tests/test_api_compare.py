@@ -15,6 +15,7 @@ from fe.experiments.folder import RunFolder
 from fe.experiments.records import Record, read_records
 from fe.models.scenes import random_scenes
 from fe.reports.table import UNTRAINED
+from PIL import Image
 
 QUICK: dict[str, Any] = {"cases": "mixture:3", "options": {"mixture.points": 50}, "steps": 5}
 
@@ -166,3 +167,27 @@ def test_tables_are_text_in_a_notebook_too(tmp_path: Path, monkeypatch: pytest.M
     compared = fe.compare("mixture", **QUICK, out=tmp_path, progress=False)
     assert "flowedit+euler" in compared.text
     assert (tmp_path / "table.txt").read_text(encoding="utf-8") == compared.text
+
+
+@pytest.mark.parametrize("name", ["flux", "scenes"])
+def test_pictures_of_a_folder_are_fitted_as_those_of_an_edit(
+    name: str, tiny_pipeline: Any, tiny_scenes: str, tmp_path: Path
+) -> None:
+    """Cut to the model's own multiple, or brought to the one size that it knows."""
+    model = fe.load_model(tiny_pipeline(guided=True) if name == "flux" else tiny_scenes)
+    (tmp_path / "set").mkdir()
+    Image.effect_noise((50, 35), 60).convert("RGB").save(tmp_path / "set" / "a.png")
+    (tmp_path / "set" / "prompts.csv").write_text("picture,source,target\na.png,a red star,a blue star\n")
+    with pytest.warns(UserWarning, match=r"a\.png: .*the middle"):
+        run = fe.compare(model, cases=f"folder:{tmp_path / 'set'}", methods="inversion+euler", steps=2, out=tmp_path / "out")
+    edited = fe.edit(model, tmp_path / "set" / "a.png", source="a red star", target="a blue star", editor="inversion", steps=2)
+    assert edited.pixels.shape == ((3, 32, 48) if name == "flux" else (3, 64, 64))
+    (written,) = (run.folder / "pictures").glob("inversion*/*.png")
+    assert (read(written).pixels - edited.pixels).abs().max() <= 0.51 / 255
+
+
+def test_a_picture_that_cannot_be_fitted_is_named(tiny_scenes: str, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "dot.png")
+    (tmp_path / "prompts.csv").write_text("picture,source,target\ndot.png,a red star,a blue star\n")
+    with pytest.raises(ValueError, match=r"dot\.png: the picture is 4x4; this model needs at least 8 pixels"):
+        fe.compare(tiny_scenes, cases=f"folder:{tmp_path}", steps=2, out=tmp_path / "out")
