@@ -35,6 +35,7 @@ from .experiments.names import load_model as load_named
 from .experiments.plan import planned
 from .experiments.probe import has_path, probe
 from .experiments.round_trip import round_trip
+from .experiments.run import Effort
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
 from .experiments.words import DTYPES, Asked, CaseChoice, Method, known
 from .models.base import Model, Setup
@@ -266,10 +267,12 @@ def compare(
     console = Console(stderr=True)
     with nullcontext() if loaded is None else alone(loaded.network):
         prepared = prepare(plan, loaded)
-        folder = open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite)
-        with watched(console) if progress and visible(console) else nullcontext(_silent) as watch:
-            summaries = carry_out(prepared, folder, watch, batch=batch, pictures=pictures)
-        return compared(prepared, folder, summaries, faults)
+        with (
+            open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite) as folder,
+            watched(console) if progress and visible(console) else nullcontext(_silent) as watch,
+        ):
+            results = carry_out(prepared, folder, watch, Effort(batch, pictures))
+        return compared(prepared, results, faults)
 
 
 def _loaded(model: Any, options: Options) -> Model[Any]:

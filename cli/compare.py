@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..experiments.words import Asked, CaseChoice, Method
+from ..experiments.words import Asked, CaseChoice, Method, Shard
 from ..registry import EDITORS, SOLVERS
-from .kinds import Cases, Counts, Methods, Names, as_options
+from .kinds import Cases, Counts, Folder, Methods, Names, ShardOf, as_options
 from .refusal import Interrupted
 from .shared import Wanted, gathered, model_options, set_option
 
 if TYPE_CHECKING:
     from ..experiments.compare import Prepared
     from ..experiments.folder import RunFolder
-    from ..experiments.summary import Summary
+    from ..experiments.results import Results
+    from ..experiments.run import Effort
 
 
 @dataclass(frozen=True)
@@ -57,32 +57,55 @@ FLAGS = (
 )
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How to run it, and where to, as it came from the command line."""
+
+    batch: int
+    out: Path | None
+    no_pictures: bool
+    overwrite: bool
+    retry_failed: bool
+    shard: Shard | None
+
+    def effort(self) -> Effort:
+        """The same for whoever runs it."""
+        from ..experiments.run import Effort
+
+        return Effort(self.batch, not self.no_pictures, self.retry_failed)
+
+    def folder(self, prepared: Prepared) -> Path:
+        """Where the results go: shards have a folder each inside of one for all."""
+        whole = self.out or Path("results") / prepared.name
+        return whole if self.shard is None else whole / f"shard-{self.shard.number}-of-{self.shard.of}"
+
+
+MANNER = (
+    click.option("--batch", type=click.IntRange(1, 4096), default=8, help="Cases that go through the model at once."),
+    click.option("--out", type=Folder(), help="Folder of the results. [default: one under results/]"),
+    click.option("--no-pictures", is_flag=True, help="Write no pictures."),
+    click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds."),
+    click.option("--retry-failed", is_flag=True, help="Run cells again that failed before."),
+    click.option("--shard", type=ShardOf(), help="Run one of N equal parts, I/N; fe report shows them together."),
+)
+
+
 @click.command()
 @gathered("flags", Flags, FLAGS)
 @model_options
 @set_option
-@click.option("--batch", type=click.IntRange(1, 4096), default=8, help="Cases that go through the model at once.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results. [default: one under results/]")
-@click.option("--no-pictures", is_flag=True, help="Write no pictures.")
-@click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds.")
-def compare(
-    flags: Flags,
-    wanted: Wanted,
-    settings: tuple[tuple[str, str, str], ...],
-    batch: int,
-    out: Path | None,
-    no_pictures: bool,
-    overwrite: bool,
-) -> None:
+@gathered("manner", Manner, MANNER)
+def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], ...], manner: Manner) -> None:
     """Run solvers and editors over cases; show what each costs and what it gives, with 95 % intervals.
 
     Every solver also reconstructs the pictures: inverts them, and generates them again. A run that was cut short goes on when
-    the same command is given again; a finished one is shown again.
+    the same command is given again; a finished one is shown again. Several values of an option make a row each.
 
     \b
     fe compare --solvers euler,fireflow --editor flowedit
     fe compare --methods inversion+euler,injection+fireflow,flowedit+euler --match-nfe 48
     fe compare --methods flowedit@flux,fireflow@paper-8,inversion+euler
+    fe compare --editor flowedit --set flowedit.n_max=19,21,23,25
     fe compare --model mixture
     """
     asked = flags.asked()
@@ -94,38 +117,38 @@ def compare(
     plan, faults = planned(asked, wanted.spec, wanted.setup(), as_options(settings))
     for fault in faults:
         click.echo(f"fe: left out: {fault}", err=True)
-    check_writable(out or Path("results"))
+    check_writable(manner.out or Path("results"))
     with working(f"loading {wanted.spec}"):
-        prepared = prepare(plan)
-    folder = open_folder(prepared, out or Path("results") / prepared.name, overwrite)
-    _show(prepared, folder, _run(prepared, folder, batch, not no_pictures))
+        prepared = replace(prepare(plan), shard=manner.shard)
+    with open_folder(prepared, manner.folder(prepared), manner.overwrite) as folder:
+        _show(prepared, _run(prepared, folder, manner.effort()))
 
 
-def _run(prepared: Prepared, folder: RunFolder, batch: int, pictures: bool) -> Sequence[Summary]:
+def _run(prepared: Prepared, folder: RunFolder, effort: Effort) -> Results:
     from ..experiments.compare import carry_out
     from ..reports.progress import watched
     from .screen import console
 
     try:
         with watched(console(stderr=True)) as watch:
-            return carry_out(prepared, folder, watch, batch=batch, pictures=pictures)
+            return carry_out(prepared, folder, watch, effort)
     except KeyboardInterrupt:
-        kept = len(folder.done({cell.key for cell in prepared.cells}))
         raise Interrupted(
-            f"interrupted: {kept} of {len(prepared.cells)} cells are kept in {folder.path}; the same command goes on from there"
+            f"interrupted: {len(folder.records())} of {len(prepared.mine)} cells are kept in {folder.path}; "
+            "the same command goes on from there"
         ) from None
 
 
-def _show(prepared: Prepared, folder: RunFolder, summaries: Sequence[Summary]) -> None:
+def _show(prepared: Prepared, results: Results) -> None:
     """Print the tables and what they say, also to a file; draw what can be drawn."""
     from ..reports.page import Page, written
     from .screen import console
 
-    page, screen = Page.of(prepared, summaries), console()
+    page, screen = Page.of(results), console()
     screen.print(*page.tables, sep="\n")
     screen.print(page.explained, style="dim", markup=False)
-    screen.print(f"{folder.path}: {', '.join(written(prepared, folder, summaries))}", markup=False, soft_wrap=True)
-    failed = sum(line.failed for summary in summaries for line in summary.lines)
+    screen.print(f"{results.folders[0]}: {', '.join(written(prepared, results))}", markup=False, soft_wrap=True)
+    failed = results.failures
     if failed:
-        screen.print(f"{failed} cells failed; the first: {folder.failures()[0]}", style="red", markup=False, soft_wrap=True)
+        screen.print(f"{len(failed)} cells failed; the first: {failed[0]}", style="red", markup=False, soft_wrap=True)
     screen.print(page.said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..experiments.presets import PRESETS, find_preset
-from ..experiments.words import DTYPES, CaseChoice, Method
+from ..experiments.words import DTYPES, CaseChoice, Method, Shard
 from ..registry import CASES, MODELS, RegistryError, Table
 
 
@@ -218,6 +218,18 @@ class Cases(Kind):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in CASES if name.startswith(incomplete)]
+
+
+class ShardOf(Kind):
+    """One part of a comparison: I/N."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Shard:
+        if isinstance(value, Shard):
+            return value
+        with _refusing(self, param, ctx):
+            return Shard.read(value)
 
 
 @contextmanager

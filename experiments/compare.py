@@ -1,11 +1,12 @@
-"""A comparison from its request to its summaries, for the command line and for scripts."""
+"""A comparison from its request to its results, for the command line and for scripts."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,28 @@ from ..cases.base import Case
 from ..metrics.base import Result
 from ..metrics.pixels import is_picture
 from ..models.base import Model
+from .bench import Metrics
+from .cells import Cell, make_cells, part
 from .environment import environment
 from .execute import encode, execute
 from .fingerprint import hash_model, plan_hash
 from .folder import RunFolder
+from .manifest import Manifest
 from .names import build_cases, build_loader, load_model, model_kind, pick_device
-from .plan import Comparison, Row, make_rows, metrics_for
-from .run import Cell, Metrics, Watch, make_cells, run
+from .plan import Comparison, metrics_for
+from .results import Results, read_results
+from .rows import Row, make_rows
+from .run import Effort, Watch, run
 from .subjects import fit, subject
-from .summary import Summary, summarise
+from .words import Shard
 
 PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A comparison whose names have become objects, checked by a dry run; nothing has been computed yet."""
+    """A comparison whose names have become objects, checked by a dry run; nothing has been computed yet. `loaded`: whether the
+    plan says how to load the model; `shard`: the part that is to be run here (None: all)."""
 
     plan: Comparison
     model: Model[Any]
@@ -40,11 +47,13 @@ class Prepared:
     metrics: Metrics
     rows: Sequence[Row]
     cells: Sequence[Cell]
+    loaded: bool = True
+    shard: Shard | None = None
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether the model runs on a GPU."""
-        return self.device.startswith("cuda")
+    def mine(self) -> Sequence[Cell]:
+        """The cells that are to be run here: those of the shard. Raises ValueError if there are more shards than cases."""
+        return self.cells if self.shard is None else part(self.cells, self.shard)
 
     @property
     def hash(self) -> str:
@@ -57,6 +66,22 @@ class Prepared:
         kind = re.sub(r"[^\w-]", "", self.plan.model.partition(":")[0])
         return f"compare-{kind}-{self.hash[:8]}"
 
+    @property
+    def manifest(self) -> Manifest:
+        """What is written down of it beside its results."""
+        return Manifest(
+            plan=self.hash,
+            comparison=self.plan.described(),
+            rows=tuple(row.heading for row in self.rows),
+            cases=tuple(case.id for case in self.cases),
+            metrics={task: tuple(metrics) for task, metrics in self.metrics.items()},
+            cells=len(self.cells),
+            trained=self.model.trained,
+            loaded=self.loaded,
+            device=self.device,
+            shard=None if self.shard is None else str(self.shard),
+        )
+
 
 def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
     """Build what a comparison needs. model: where it is at hand already; then the plan's model is but its name, and the plan's
@@ -66,6 +91,7 @@ def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
     metrics = metrics_for(cases)
     _rehearse(metrics, cases)
     options = plan.settings.get("model", {})
+    loaded = model is None
     if model is None:
         model, device = load_model(plan.model, plan.setup, options), pick_device(plan.setup.device)
         cases, numerics = _fitted(cases, model), _numerics(plan, device, options)
@@ -74,7 +100,8 @@ def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
         latents = encode(model, cases[:1])
         device, numerics = str(latents.device), _as_it_is(model, latents)
     rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
-    return Prepared(plan, model, device, cases, metrics, rows, make_cells(rows, cases, hash_model(model), numerics))
+    cells = make_cells(rows, cases, hash_model(model), numerics)
+    return Prepared(plan, model, device, cases, metrics, rows, cells, loaded)
 
 
 def _fitted(cases: Sequence[Case], model: Model[Any]) -> Sequence[Case]:
@@ -115,22 +142,21 @@ def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
         metric(case, Result(case.picture, nothing, nothing))
 
 
-def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> RunFolder:
-    """The folder for the run's results, with its run.json. Raises ValueError if it is taken (see RunFolder.open)."""
-    here = {"comparison": prepared.plan.described()} | environment(prepared.device)
-    return RunFolder.open(out, prepared.hash, here, overwrite)
+def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> AbstractContextManager[RunFolder]:
+    """The folder for the run's results, with its run.json; nobody else can open it meanwhile.
+    Raises ValueError if it is taken (see RunFolder.open)."""
+    return RunFolder.open(out, prepared.manifest, overwrite)
 
 
-def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, *, batch: int, pictures: bool) -> list[Summary]:
-    """Run what is not done yet, and summarise it all: one summary for each task. The results of random weights are not scored.
-    Raises ValueError with the first reason if every cell failed."""
-    scored = prepared.metrics if prepared.model.trained else {task: {} for task in prepared.metrics}
-    run(prepared.model, prepared.cells, scored, folder, watch, batch=batch, pictures=pictures)
-    records = folder.done({cell.key for cell in prepared.cells})
-    if not records:
-        raise ValueError(f"every cell failed; the first: {folder.failures()[0]}")
-    tasks = dict.fromkeys(row.task for row in prepared.rows)
-    return [summarise(task, prepared.cells, records, prepared.metrics[task]) for task in tasks]
+def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, effort: Effort | None = None) -> Results:
+    """Run what is not done yet, and read it all back. Raises ValueError with the first reason if every cell failed."""
+    effort = effort or Effort()
+    session = environment(prepared.device) | asdict(effort)
+    run(prepared.model, prepared.mine, prepared.metrics, folder, watch, effort, session)
+    (results,) = read_results([folder.path])
+    if len(results.failures) == len(results.records):
+        raise ValueError(f"every cell failed; the first: {results.failures[0]}")
+    return results
 
 
 def paths(prepared: Prepared) -> Mapping[str, Sequence[Tensor]]:

@@ -18,7 +18,7 @@ from ..cases.base import Case
 from ..models.base import Model
 
 if TYPE_CHECKING:
-    from .plan import Row
+    from .rows import Row
 
 KEY_VERSION = 3
 """Part of every key: to be raised when the same cell would come out otherwise."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from .execute import Cost
 
-SCHEMA = 1
+PICTURES = "pictures"
+SCHEMA = 2
+"""Of records and of run.json; docs/records.md says what changed."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,18 @@ class Share:
 
 @dataclass(frozen=True)
 class Record:
-    """One cell. `key` identifies it (see `fingerprint`), `row` names the line of the comparison. `scores` by metric, NaN where
-    not defined; `counts`: what the editor showed; `error`: why there is no result (None if there is one)."""
+    """One cell. `key` identifies it (see `fingerprint`), `row` names the line of the comparison; `source` and `target` are the
+    prompts that were used. `scores` by metric, NaN where not defined; `counts`: what the editor showed; `picture`: its file
+    in the run's folder (None if none was kept); `error`: why there is no result (None if there is one); `session`: which of the
+    sessions in run.json made it."""
 
     key: str
     row: str
     task: str
     case: str
     kind: str
+    source: str
+    target: str
     editor: str
     solver: str
     steps: int
@@ -49,7 +57,12 @@ class Record:
     cost: Share | None = None
     scores: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    picture: str | None = None
+    session: int = 0
     error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.case} in {self.row}: {self.error or 'done'}"
 
     def to_json(self) -> str:
         """One line. NaN becomes null, which JSON knows."""
@@ -68,6 +81,22 @@ class Record:
         return cls(**values, scores=scores, cost=None if cost is None else Share(**cost))
 
 
+class Finished(NamedTuple):
+    """A cell's record and its picture (3, H, W) in [0, 1], where one is kept."""
+
+    record: Record
+    picture: Tensor | None
+
+
+def picture_name(group: str, name: str) -> str:
+    """The file of a picture in a run's folder: `group` is a row's name, "source" or "truth"."""
+    return f"{PICTURES}/{_safe(group)}/{_safe(name)}.png"
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", name)
+
+
 def read_records(path: Path) -> list[Record]:
     """The records of a file, the last one of each key; a last line that was cut off while it was written is left out.
     Raises ValueError naming the line if another one cannot be read."""
@@ -84,9 +113,3 @@ def read_records(path: Path) -> list[Record]:
             ) from fault
         found[record.key] = record
     return list(found.values())
-
-
-def only(records: Iterable[Record], keys: Iterable[str]) -> dict[str, Record]:
-    """The records of those keys that came out without an error, by key."""
-    wanted = set(keys)
-    return {record.key: record for record in records if record.key in wanted and record.error is None}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from ..metrics.base import Metric, Task
-from .plan import Row
 from .records import Record
-from .run import Cell
+from .rows import Heading
 from .statistics import Estimate, mean_interval, paired_difference, proportion_interval
 
 
@@ -19,7 +18,7 @@ class Line:
     alone); `seconds` of editing for a picture; the costs are None where no cell came out. `differences`: from the first row
     of the task, paired over cases."""
 
-    row: Row
+    row: Heading
     scores: Mapping[str, Estimate]
     differences: Mapping[str, Estimate]
     nfe: float | None
@@ -47,21 +46,22 @@ class Summary:
         return tuple(line for line in self.lines if not line.row.control)
 
 
-def summarise(task: Task, cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric]) -> Summary:
-    """Summarise the cells of one task. records: those without an error, by key. A case's score is its mean over seeds."""
-    by_row: dict[str, list[Cell]] = {}
-    by_kind: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if cell.row.task == task:
-            by_row.setdefault(cell.row.name, []).append(cell)
-            by_kind.setdefault(cell.case.kind, []).append(cell)
-    scores = {name: _by_case(mine, records, metrics) for name, mine in by_row.items()}
-    first = next((scores[name] for name, mine in by_row.items() if not mine[0].row.control), {})
-    lines = tuple(_line(mine, records, metrics, scores[name], first) for name, mine in by_row.items())
+def summarise(task: Task, rows: Sequence[Heading], records: Iterable[Record], metrics: Mapping[str, Metric]) -> Summary:
+    """Summarise the records of one task, those of failed cells too. A case's score is its mean over seeds."""
+    by_row: dict[str, list[Record]] = {row.name: [] for row in rows if row.task == task}
+    by_kind: dict[str, list[Record]] = {}
+    for record in records:
+        if record.row in by_row:
+            by_row[record.row].append(record)
+            by_kind.setdefault(record.kind, []).append(record)
+    scores = {name: _by_case(mine, metrics) for name, mine in by_row.items()}
+    shown = [row for row in rows if row.task == task]
+    first = next((scores[row.name] for row in shown if not row.control), {})
+    lines = tuple(_line(row, by_row[row.name], metrics, scores[row.name], first) for row in shown)
     seen = {name: metric for name, metric in metrics.items() if any(line.scores[name].count for line in lines)}
-    count = len({cell.case.id for mine in by_row.values() for cell in mine})
+    count = len({record.case for mine in by_row.values() for record in mine})
     alone = by_kind if len(by_kind) > 1 else {}
-    kinds = {kind: summarise(task, mine, records, metrics) for kind, mine in alone.items()}
+    kinds = {kind: summarise(task, rows, mine, metrics) for kind, mine in alone.items()}
     return Summary(task, seen or metrics, lines, count, kinds)
 
 
@@ -69,31 +69,28 @@ Scores = dict[str, dict[str, float]]
 """By metric, then by case."""
 
 
-def _by_case(cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric]) -> Scores:
+def _by_case(records: Sequence[Record], metrics: Mapping[str, Metric]) -> Scores:
     found: dict[str, dict[str, list[float]]] = {name: {} for name in metrics}
-    for cell in cells:
-        record = records.get(cell.key)
-        for name, score in (record.scores if record is not None else {}).items():
+    for record in records:
+        for name, score in record.scores.items():
             if name in found:
-                found[name].setdefault(cell.case.id, []).append(score)
+                found[name].setdefault(record.case, []).append(score)
     return {name: {case: fmean(values) for case, values in by_case.items()} for name, by_case in found.items()}
 
 
-def _line(
-    cells: Sequence[Cell], records: Mapping[str, Record], metrics: Mapping[str, Metric], scores: Scores, first: Scores
-) -> Line:
-    mine = [records[cell.key] for cell in cells if cell.key in records]
-    costs = [record.cost for record in mine if record.cost is not None]
+def _line(row: Heading, records: Sequence[Record], metrics: Mapping[str, Metric], scores: Scores, first: Scores) -> Line:
+    costs = [record.cost for record in records if record.cost is not None]
     peaks = [cost.peak_bytes for cost in costs if cost.peak_bytes is not None]
+    failed = sum(record.error is not None for record in records)
     interval = {True: proportion_interval, False: mean_interval}
     return Line(
-        row=cells[0].row,
+        row=row,
         scores={name: interval[metric.proportion](list(scores[name].values())) for name, metric in metrics.items()},
         differences={name: paired_difference(scores[name], first.get(name, {})) for name in metrics},
         nfe=fmean(cost.rows for cost in costs) if costs else None,
         calls=fmean(cost.calls for cost in costs) if costs else None,
         seconds=fmean(cost.seconds for cost in costs) if costs else None,
         peak_bytes=max(peaks, default=None),
-        done=len(mine),
-        failed=len(cells) - len(mine),
+        done=len(records) - failed,
+        failed=failed,
     )

@@ -57,6 +57,24 @@ class CaseChoice(NamedTuple):
         return cls(name, int(rest))
 
 
+class Shard(NamedTuple):
+    """One of several equal parts of a comparison, for machines that know nothing of each other; `number` counts from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def read(cls, text: str) -> Shard:
+        """From "2/16". Raises ValueError for anything else, and for a number outside of 1 to the number of shards."""
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"{text!r} is no shard; write I/N with I from 1 to N, such as 2/16")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
 @dataclass(frozen=True)
 class Asked:
     """A comparison as it is asked for; what is left empty is chosen to suit the model (see `defaults`).

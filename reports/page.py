@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..experiments.compare import Prepared, paths
-from ..experiments.folder import RunFolder
+from ..experiments.results import Results
 from ..experiments.summary import Summary
 from ..metrics.pixels import is_picture
 from . import FILE_WIDTH
@@ -36,10 +36,14 @@ class Page:
     said: str
 
     @classmethod
-    def of(cls, prepared: Prepared, summaries: Sequence[Summary]) -> Page:
-        """The page of a run that came out."""
+    def of(cls, results: Results) -> Page:
+        """The page of a run, as far as it has come."""
+        summaries = results.summaries
         tables = [shown for one in summaries for shown in (table(one), kinds_table(one)) if shown is not None]
-        explained = notes(summaries, on_gpu=prepared.on_gpu, trained=prepared.model.trained)
+        explained = notes(summaries, on_gpu=results.on_gpu, trained=results.manifest.trained)
+        missing = results.manifest.cells - len(results.records)
+        if missing:
+            explained = f"{len(results.records)} of {results.manifest.cells} cells are done. {explained}"
         return cls(tables, explained, " ".join(filter(None, map(reading, summaries))))
 
     def text(self) -> str:
@@ -67,28 +71,34 @@ class Compared:
         return "\n".join([*self.notes, self.text.rstrip(), f"{self.folder}"])
 
 
-def compared(prepared: Prepared, folder: RunFolder, summaries: Sequence[Summary], faults: Sequence[str]) -> Compared:
+def compared(prepared: Prepared, results: Results, faults: Sequence[str]) -> Compared:
     """A finished comparison, its files written."""
-    files = ", ".join(written(prepared, folder, summaries))
-    records = folder.done({cell.key for cell in prepared.cells})
+    files = ", ".join(written(prepared, results))
     return Compared(
-        summaries=tuple(summaries),
-        records=tuple(records.values()),
-        folder=folder.path,
-        failures=tuple(folder.failures()) if any(line.failed for one in summaries for line in one.lines) else (),
+        summaries=tuple(results.summaries),
+        records=tuple(record for record in results.records if record.error is None),
+        folder=results.folders[0],
+        failures=tuple(map(str, results.failures)),
         notes=(*(f"left out: {fault}" for fault in faults), f"written: {files}"),
-        text=Page.of(prepared, summaries).text(),
+        text=Page.of(results).text(),
     )
 
 
-def written(prepared: Prepared, folder: RunFolder, summaries: Sequence[Summary]) -> Iterable[str]:
+def written(prepared: Prepared, results: Results) -> Iterable[str]:
     """Write the files that a run is read by, beside its records; gives their names."""
-    (folder.path / "table.txt").write_text(Page.of(prepared, summaries).text(), encoding="utf-8")
-    yield from ("records.jsonl", "table.txt")
-    if grid(folder, prepared.cells, folder.path / "grid.png"):
-        yield "grid.png"
-    if quality_plot(summaries, folder.path / "quality.png"):
-        yield "quality.png"
+    folder = results.folders[0]
+    yield "records.jsonl"
+    yield from summed_up(results, folder)
     if not is_picture(prepared.cases[0].picture):
-        path_plot(paths(prepared), folder.path / "paths.png")
+        path_plot(paths(prepared), folder / "paths.png")
         yield "paths.png"
+
+
+def summed_up(results: Results, folder: Path) -> Iterable[str]:
+    """Write into `folder` what can be drawn from results alone; gives the files' names."""
+    (folder / "table.txt").write_text(Page.of(results).text(), encoding="utf-8")
+    yield "table.txt"
+    if grid(results, folder / "grid.png"):
+        yield "grid.png"
+    if quality_plot(results.summaries, folder / "quality.png"):
+        yield "quality.png"

@@ -42,7 +42,7 @@ def test_the_mixture_experiment_end_to_end(tmp_path: Path) -> None:
     assert "Reconstruction" not in result.stdout
     assert result.stdout.rstrip().splitlines()[-1].startswith("Edits: flowedit+euler has the lowest transport cost")
     written = {"run.json", "records.jsonl", "table.txt", "quality.png", "paths.png"}
-    assert {path.name for path in out.iterdir()} == written
+    assert {path.name for path in out.glob("[!.]*")} == written
     assert len((out / "records.jsonl").read_text().splitlines()) == 12
     assert json.loads((out / "run.json").read_text())["comparison"]["methods"] == ["inversion+euler", "flowedit+euler"]
 
@@ -75,7 +75,12 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width == 176 + 132 * 8  # source, truth, two solvers with two step counts, two controls
     assert not compare(*words, "--no-pictures", "--out", tmp_path / "bare").exit_code
-    assert {path.name for path in (tmp_path / "bare").iterdir()} == {"run.json", "records.jsonl", "table.txt", "quality.png"}
+    assert {path.name for path in (tmp_path / "bare").glob("[!.]*")} == {
+        "run.json",
+        "records.jsonl",
+        "table.txt",
+        "quality.png",
+    }
 
 
 @pytest.mark.parametrize(
@@ -129,16 +134,16 @@ def test_a_plugin_that_fails_to_import_is_named_and_the_rest_goes_on(tmp_path: P
 def test_an_interrupt_is_one_line_and_keeps_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fe.experiments.folder import RunFolder
 
-    append, calls = RunFolder.append, []
+    keep, calls = RunFolder.keep, []
 
     def interrupted(self: Any, records: Any) -> None:
-        append(self, records)
+        keep(self, records)
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(RunFolder, "append", interrupted)
+        patched.setattr(RunFolder, "keep", interrupted)
         result = compare(*MIXTURE, "--out", tmp_path / "out")
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].startswith("fe: interrupted: 6 of 12 cells are kept in ")

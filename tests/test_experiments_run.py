@@ -15,14 +15,16 @@ import torch
 from fe.cases.base import Case
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
+from fe.experiments.cells import make_cells
 from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
 from fe.experiments.execute import execute
 from fe.experiments.fingerprint import cell_key, hash_case, hash_model
-from fe.experiments.folder import RunFolder, check_writable
+from fe.experiments.folder import check_writable
 from fe.experiments.names import build_cases
-from fe.experiments.plan import Comparison, make_rows, metrics_for
-from fe.experiments.records import Record, only, read_records
-from fe.experiments.run import make_cells
+from fe.experiments.plan import Comparison, metrics_for
+from fe.experiments.records import Record, read_records
+from fe.experiments.rows import make_rows
+from fe.experiments.run import Effort
 from fe.experiments.summary import summarise
 from fe.experiments.words import Method
 from fe.models.mixture import MixtureModel
@@ -44,8 +46,8 @@ def silent(done: int, total: int, failed: int) -> None:
 
 
 def ran(prepared: Prepared, out: Path, batch: int = 8) -> list[Record]:
-    folder = open_folder(prepared, out, overwrite=False)
-    carry_out(prepared, folder, silent, batch=batch, pictures=True)
+    with open_folder(prepared, out, overwrite=False) as folder:
+        carry_out(prepared, folder, silent, Effort(batch))
     return list(read_records(out / "records.jsonl"))
 
 
@@ -111,7 +113,7 @@ def test_records_say_what_ran_and_what_it_cost(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "out" / "records.jsonl").read_text().splitlines()[0])
     assert set(line) == {
         *("schema", "key", "row", "task", "case", "kind", "editor", "solver", "steps", "seed"),
-        *("cost", "scores", "counts", "error"),
+        *("source", "target", "session", "picture", "cost", "scores", "counts", "error"),
     }
     flowedit = next(record for record in records if record.row == "flowedit+fireflow-6")
     assert flowedit.cost is not None
@@ -119,11 +121,12 @@ def test_records_say_what_ran_and_what_it_cost(tmp_path: Path) -> None:
     assert "n_max=1000000" in flowedit.editor
     assert Record.from_json(flowedit.to_json()) == flowedit
     about = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert {"plan", "comparison", "command", "versions", "device", "commit"} <= set(about)
+    assert {"schema", "plan", "comparison", "rows", "cases", "metrics", "cells", "device", "sessions"} <= set(about)
+    assert {"command", "versions", "device", "commit", "batch"} <= set(about["sessions"][0])
 
 
 def test_a_score_that_is_not_defined_is_null_in_the_file() -> None:
-    record = Record("k", "r", "edit", "c", "", "e", "s", 1, 0, scores={"psnr": math.nan, "rmse": 1.0})
+    record = Record("k", "r", "edit", "c", "", "", "", "e", "s", 1, 0, scores={"psnr": math.nan, "rmse": 1.0})
     assert json.loads(record.to_json())["scores"] == {"psnr": None, "rmse": 1.0}
     assert math.isnan(Record.from_json(record.to_json()).scores["psnr"])
 
@@ -149,19 +152,20 @@ class Picky(Editor):  # type: ignore[misc]  # to mypy, imports of fe from tests 
         return Edit(torch.where((means > 200)[:, None, None], math.inf, request.latent))
 
 
-def picky(out: Path) -> tuple[list[Record], list[Any]]:
+def picky(out: Path) -> Any:
     cases = list(MixtureCases(points=9).take(4))
     cases[1] = replace(cases[1], picture=cases[1].picture + 100)
     cases[2] = replace(cases[2], picture=cases[2].picture + 300)
     prepared = prepare(PLAN)
     rows = [replace(prepared.rows[0], editor=Picky()), prepared.rows[1]]
     prepared = replace(prepared, cases=cases, rows=rows, cells=make_cells(rows, cases, "m", "n"))
-    summaries = carry_out(prepared, open_folder(prepared, out, overwrite=False), silent, batch=8, pictures=True)
-    return read_records(out / "records.jsonl"), summaries
+    with open_folder(prepared, out, overwrite=False) as folder:
+        return carry_out(prepared, folder, silent)
 
 
 def test_a_failing_cell_is_recorded_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:
-    records, (summary,) = picky(tmp_path)
+    results = picky(tmp_path)
+    records, (summary,) = results.records, results.summaries
     errors = {record.case: record.error for record in records if record.error is not None}
     assert errors == {
         "mixture-0-0001": "RuntimeError: this one is beyond me",
@@ -171,7 +175,7 @@ def test_a_failing_cell_is_recorded_with_its_reason_and_the_run_goes_on(tmp_path
     assert [(line.done, line.failed) for line in summary.lines] == [(2, 2), (4, 0)]
     assert summary.lines[0].scores["transport-cost"].count == 2
     assert summary.lines[1].differences["transport-cost"].count == 2  # paired where both have a result
-    assert len(RunFolder(tmp_path).failures()) == 2
+    assert str(results.failures[0]) == ("mixture-0-0001 in inversion+euler-6: RuntimeError: this one is beyond me")
 
 
 def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -182,8 +186,8 @@ def test_a_run_that_was_cut_short_goes_on_where_it_was(tmp_path: Path) -> None:
     (half / "records.jsonl").write_text("".join(lines[:7]) + lines[7][:40])  # killed while it wrote the eighth
     seen: list[tuple[int, int, int]] = []
     prepared = prepare(PLAN)
-    folder = open_folder(prepared, half, overwrite=False)
-    carry_out(prepared, folder, lambda *now: seen.append(now), batch=8, pictures=True)
+    with open_folder(prepared, half, overwrite=False) as folder:
+        carry_out(prepared, folder, lambda *now: seen.append(now))
     assert seen[0] == (7, 25, 0)
     assert seen[-1] == (25, 25, 0)
     assert (half / "records.jsonl").read_text().startswith("".join(lines[:7]))
@@ -196,28 +200,29 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     prepared = prepare(PLAN)
-    folder = open_folder(prepared, tmp_path, overwrite=False)
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(prepared, folder, stop, batch=8, pictures=True)
-    assert len(folder.done({cell.key for cell in prepared.cells})) == 10
+    with open_folder(prepared, tmp_path, overwrite=False) as folder:
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(prepared, folder, stop)
+        assert len(folder.records()) == 10
 
 
 def test_a_folder_holds_one_comparison(tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran(prepare(PLAN), out)
     other = prepare(replace(PLAN, steps=(7,)))
-    with pytest.raises(ValueError, match="holds a different run"):
-        open_folder(other, out, overwrite=False)
-    open_folder(other, out, overwrite=True)
+    with pytest.raises(ValueError, match="holds a different run"), open_folder(other, out, overwrite=False):
+        pass
+    with open_folder(other, out, overwrite=True):
+        pass
     assert not (out / "records.jsonl").exists()
     assert json.loads((out / "run.json").read_text())["plan"] == other.hash
 
 
 def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ValueError, match="is not empty and holds no run"):
-        open_folder(prepare(PLAN), tmp_path, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(ValueError, match="is not empty and holds no run"), open_folder(prepare(PLAN), tmp_path, overwrite=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["thesis.txt"]
 
 
 def test_looking_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -230,7 +235,7 @@ def test_looking_whether_a_folder_can_be_written_leaves_nothing(tmp_path: Path) 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    path.write_text('{"schema": 1}\n')
+    path.write_text('{"schema": 2}\n')
     with pytest.raises(ValueError, match=r"line 1 of .* is no record"):
         read_records(path)
 
@@ -263,17 +268,18 @@ def test_a_key_depends_on_whatever_changes_a_result() -> None:
 def test_each_kind_of_edit_is_summarised_alone(tmp_path: Path) -> None:
     prepared = prepare(PLAN)
     ran(prepared, tmp_path / "out")
-    records = only(read_records(tmp_path / "out" / "records.jsonl"), {cell.key for cell in prepared.cells})
+    plain = read_records(tmp_path / "out" / "records.jsonl")
     kinds = {case.id: "ab"[i % 2] for i, case in enumerate(prepared.cases)}
-    cells = [replace(cell, case=replace(cell.case, kind=kinds[cell.case.id])) for cell in prepared.cells]
-    summary = summarise("edit", cells, records, prepared.metrics["edit"])
+    records = [replace(record, kind=kinds[record.case]) for record in plain]
+    rows = [row.heading for row in prepared.rows]
+    summary = summarise("edit", rows, records, prepared.metrics["edit"])
     assert {kind: part.cases for kind, part in summary.kinds.items()} == {"a": 3, "b": 2}
     for kind, part in summary.kinds.items():
         row = part.lines[0].row.name
-        costs = [one.scores["transport-cost"] for one in records.values() if one.row == row and kinds[one.case] == kind]
+        costs = [one.scores["transport-cost"] for one in records if one.row == row and kinds[one.case] == kind]
         assert part.lines[0].scores["transport-cost"].mean == pytest.approx(math.fsum(costs) / part.cases)
         assert not part.kinds
-    assert not summarise("edit", prepared.cells, records, prepared.metrics["edit"]).kinds
+    assert not summarise("edit", rows, plain, prepared.metrics["edit"]).kinds
 
 
 SOLVER = """
@@ -323,7 +329,7 @@ def test_what_is_compiled_on_the_way_is_in_nobody_s_seconds(tmp_path: Path, monk
         executed.append(len(cases))
         return execute(model, editor, solver, steps, cases, *rest, **given)
 
-    monkeypatch.setattr("fe.experiments.run.execute", counting)
+    monkeypatch.setattr("fe.experiments.bench.execute", counting)
     plain = ran(prepare(PLAN), tmp_path / "plain", batch=2)
     rows = len({record.row for record in plain})
     assert sorted(executed) == sorted(rows * [2, 2, 1])

@@ -23,6 +23,7 @@ from fe.experiments.compare import carry_out, open_folder, prepare
 from fe.experiments.execute import Outcome, encode, execute
 from fe.experiments.names import build_solver, load_model
 from fe.experiments.plan import Comparison
+from fe.experiments.run import Effort
 from fe.experiments.words import Method
 from fe.models.architectures import ARCHITECTURES
 from fe.models.base import Model, Setup
@@ -267,8 +268,8 @@ def test_a_comparison_tries_each_case_alone_and_records_what_does_not_fit(
         return plain(**given) if len(given["hidden_states"]) <= room else full()
 
     monkeypatch.setattr(network, "forward", forward)
-    folder = open_folder(prepared, tmp_path / "run", overwrite=False)
-    carry_out(prepared, folder, lambda done, total, failed: None, batch=2, pictures=False)
+    with open_folder(prepared, tmp_path / "run", overwrite=False) as folder:
+        carry_out(prepared, folder, lambda done, total, failed: None, Effort(batch=2, pictures=False))
     lines = [json.loads(line) for line in (folder.path / "records.jsonl").read_text().splitlines()]
     faults = [line["error"] for line in lines if line["error"] is not None]
     assert len(faults) == failing

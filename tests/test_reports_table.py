@@ -6,9 +6,7 @@ import io
 import math
 from dataclasses import replace
 
-from fe.editors.controls import NoEdit
-from fe.experiments.plan import Row
-from fe.experiments.probe import Spend
+from fe.experiments.rows import Heading
 from fe.experiments.statistics import Estimate, mean_interval, paired_difference
 from fe.experiments.summary import Line, Summary
 from fe.metrics.pixels import RMSE, SourceSSIM
@@ -17,7 +15,6 @@ from fe.reports.kinds import kinds_table
 from fe.reports.progress import watched
 from fe.reports.reading import reading
 from fe.reports.table import difference, notes, score, table
-from fe.solvers.euler import Euler
 from rich.console import Console
 
 METRICS = {"truth-psnr": TruthPSNR(), "changed": Changed(), "kept": Kept(), "source-ssim": SourceSSIM()}
@@ -31,7 +28,7 @@ def estimate(mean: float, half: float, count: int = 24) -> Estimate:
 
 
 def line(label: str, nfe: float, shift: float = 0.0, control: bool = False, failed: int = 0) -> Line:
-    row = Row(label, "edit", NoEdit(), Euler(), 28, Spend(0, 0, 0), (0,), control)
+    row = Heading(label, label, "edit", 28, control, False, (0,))
     scores = {name: estimate(BASE[name] + shift, SURE[name]) for name in METRICS}
     differences = {name: estimate(shift, SURE[name] / 2) for name in METRICS}
     return Line(row, scores, differences, nfe, nfe / 2, 0.5123, 2**30, 24 - failed, failed)

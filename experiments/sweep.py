@@ -1,0 +1,51 @@
+"""Options with several values, and the grid that they span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..options import OptionError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a grid: `options` with one value each, and what sets it apart from the other points, such as
+    "n_max=19" (empty where there is but one)."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    words: str = ""
+
+    def named(self, label: str) -> str:
+        """`label` with what sets the point apart."""
+        return f"{label} {self.words}".rstrip()
+
+
+def points(options: Mapping[str, Any]) -> list[Point]:
+    """The grid that options span, the last one changing fastest. Several values are a list, or one text with commas.
+
+    Raises OptionError where a list is empty, has an empty place, or holds a value twice.
+    """
+    lists = {name: _values(name, given) for name, given in options.items()}
+    swept = [name for name, values in lists.items() if len(values) > 1]
+    return [
+        Point(chosen := dict(zip(lists, values, strict=True)), " ".join(f"{name}={chosen[name]}" for name in swept))
+        for values in product(*lists.values())
+    ]
+
+
+def _values(name: str, given: Any) -> Sequence[Any]:
+    if isinstance(given, str):
+        values: Sequence[Any] = [part.strip() for part in given.split(",")] if "," in given else [given]
+    elif isinstance(given, Sequence):
+        values = given
+    else:
+        return [given]
+    if not values or (len(values) > 1 and "" in values):
+        raise OptionError(f"{name} has an empty place in {given!r}; separate its values by single commas")
+    double = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if double is not None:
+        raise OptionError(f"{name} has the value {double!r} twice; once is enough")
+    return values
