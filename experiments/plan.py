@@ -60,8 +60,8 @@ class Comparison:
         return (find_preset(method.preset).steps if method.preset else defaults_for(self.model).steps,)
 
     def points(self, name: str) -> list[Point]:
-        """The grid that what was said of the options of an editor or solver spans. Raises OptionError."""
-        return points(self.settings.get(name, {}))
+        """The grid that what was said of the options of an editor or solver spans. Raises RegistryError or OptionError."""
+        return points((EDITORS if name in EDITORS else SOLVERS)[name], self.settings.get(name, {}))
 
     def editor(self, name: str, steps: int, preset: str = "", at: Point | None = None) -> Editor:
         """The editor of a method, with its options for that many steps, at a point of its grid (the first one, if none is

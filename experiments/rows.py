@@ -76,8 +76,8 @@ def make_rows(plan: Comparison, model: Model[Any], cases: Sequence[Case], tasks:
     """The rows of a comparison, reconstructions first, controls at the end of each task; a control that is also asked for as a
     method is left out.
 
-    tasks: those that have a metric. Raises ValueError if two rows are one and the same, and what building and a dry run of
-    every row raise: RegistryError, OptionError, ValueError, LookupError.
+    tasks: those that have a metric. Raises ValueError if two rows are one and the same or of one name, and what building and a
+    dry run of every row raise: RegistryError, OptionError, ValueError, LookupError.
     """
     planner = _Planner(plan, model, (cases[0].source, cases[0].target))
     rows: list[Row] = []
@@ -90,12 +90,16 @@ def make_rows(plan: Comparison, model: Model[Any], cases: Sequence[Case], tasks:
 
 def _distinct(rows: Iterable[Row]) -> Iterator[Row]:
     seen: dict[tuple[object, ...], Row] = {}
+    names: set[str] = set()
     for row in rows:
         twin = seen.setdefault(row.work, row)
-        if twin is row:
-            yield row
-        elif not row.control:
+        if twin is not row and not row.control:
             raise ValueError(f"{twin.name} and {row.name} are one and the same; leave one of them out")
+        if twin is row:
+            if row.name in names:
+                raise ValueError(f"two rows would be called {row.name}; leave one of them out")
+            names.add(row.name)
+            yield row
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from ..options import OptionError
+from ..options import OptionError, parse
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,21 @@ class Point:
         return f"{label} {self.words}".rstrip()
 
 
-def points(options: Mapping[str, Any]) -> list[Point]:
-    """The grid that options span, the last one changing fastest. Several values are a list, or one text with commas.
+def points(kind: type, options: Mapping[str, Any]) -> list[Point]:
+    """The grid that options of the dataclass `kind` span, the last one changing fastest. Several values are a list, or one text
+    with commas; however an option or a value is spelled, a point holds what it means.
 
-    Raises OptionError where a list is empty, has an empty place, or holds a value twice.
+    Raises OptionError for an option that `kind` does not have, a value of another type, an empty list or place, and a value
+    that stands twice. Ranges are held to where a point becomes an object.
     """
-    lists = {name: _values(name, given) for name, given in options.items()}
+    lists: dict[str, list[Any]] = {}
+    for name, given in options.items():
+        parsed = [parse(kind, {name: value}) for value in _values(name, given)]
+        (option,) = parsed[0]
+        lists[option] = _distinct(name, [one[option] for one in parsed])
     swept = [name for name, values in lists.items() if len(values) > 1]
     return [
-        Point(chosen := dict(zip(lists, values, strict=True)), " ".join(f"{name}={chosen[name]}" for name in swept))
+        Point(chosen := dict(zip(lists, values, strict=True)), " ".join(f"{name}={_word(chosen[name])}" for name in swept))
         for values in product(*lists.values())
     ]
 
@@ -45,7 +51,16 @@ def _values(name: str, given: Any) -> Sequence[Any]:
         return [given]
     if not values or (len(values) > 1 and "" in values):
         raise OptionError(f"{name} has an empty place in {given!r}; separate its values by single commas")
+    return values
+
+
+def _distinct(name: str, values: list[Any]) -> list[Any]:
     double = next((value for i, value in enumerate(values) if value in values[:i]), None)
     if double is not None:
-        raise OptionError(f"{name} has the value {double!r} twice; once is enough")
+        raise OptionError(f"{name} has the value {_word(double)} twice; once is enough")
     return values
+
+
+def _word(value: Any) -> str:
+    """A value as people write it: 3 and not 3.0, none and not None."""
+    return value if isinstance(value, str) else str(value).lower().removesuffix(".0")
