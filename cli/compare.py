@@ -99,7 +99,8 @@ def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], 
     """Run solvers and editors over cases; show what each costs and what it gives, with 95 % intervals.
 
     Every solver also reconstructs the pictures: inverts them, and generates them again. A run that was cut short goes on when
-    the same command is given again; a finished one is shown again. Several values of an option make a row each.
+    the same command is given again; a finished one is shown again. Several values of an option make a row each. The exit code
+    is 1 if cells failed.
 
     \b
     fe compare --solvers euler,fireflow --editor flowedit
@@ -142,13 +143,9 @@ def _run(prepared: Prepared, folder: RunFolder, effort: Effort) -> Results:
 def _show(prepared: Prepared, results: Results) -> None:
     """Print the tables and what they say, also to a file; draw what can be drawn."""
     from ..reports.page import Page, written
-    from .screen import console
+    from .screen import console, show_page
 
-    page, screen = Page.of(results), console()
-    screen.print(*page.tables, sep="\n")
-    screen.print(page.explained, style="dim", markup=False)
-    screen.print(f"{results.folders[0]}: {', '.join(written(prepared, results))}", markup=False, soft_wrap=True)
-    failed = results.failures
-    if failed:
-        screen.print(f"{len(failed)} cells failed; the first: {failed[0]}", style="red", markup=False, soft_wrap=True)
-    screen.print(page.said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
+    files = f"{results.folders[0]}: {', '.join(written(prepared, results))}"
+    show_page(console(), Page.of(results), files)
+    if results.failures:
+        click.get_current_context().exit(1)

@@ -12,6 +12,8 @@ from ..reports import FILE_WIDTH
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..reports.page import Page
+
 
 def console(stderr: bool = False) -> Console:
     """A console as wide as the terminal, or FILE_WIDTH wide where there is none."""
@@ -35,6 +37,16 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], rig
     screen = console()
     screen.print(Text(title, "bold"))
     screen.print(table)
+
+
+def show_page(screen: Console, page: Page, files: str = "") -> None:
+    """Print the page of a comparison; `files` says what was written where."""
+    screen.print(*page.tables, sep="\n")
+    screen.print(page.explained, style="dim", markup=False)
+    for told, style in ((files, ""), (page.missing, "red")):
+        if told:
+            screen.print(told, style=style, markup=False, soft_wrap=True)
+    screen.print(page.said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
 
 
 @contextmanager

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from ..metrics.base import Metric
+from ..registry import METRICS, RegistryError
 from .folder import RECORDS
 from .manifest import Manifest, read_manifest
 from .names import build_metric
 from .records import Record, picture_name, read_records
 from .summary import Summary, summarise
+from .words import Shard
 
 
 @dataclass(frozen=True)
 class Results:
-    """What one comparison came to, from one folder or from several with its shards. `records` are those of all folders, the
-    last one of each cell, in the order of the rows and cases."""
+    """What one comparison came to, from one folder or from several with its shards. `manifest` is the first folder's; `shards`
+    say which part of the cells each folder is for, None for all; `records` are those of all folders, one a cell, in the order
+    of the rows and cases."""
 
     manifest: Manifest
     folders: tuple[Path, ...]
+    shards: tuple[Shard | None, ...]
     records: tuple[Record, ...]
 
     @property
@@ -34,9 +39,30 @@ class Results:
         """Whether the model ran on a GPU."""
         return self.manifest.device.startswith("cuda")
 
+    @property
+    def missing(self) -> list[Shard]:
+        """The shards whose folders are not among these; none where that cannot be told, as the whole run is among them, or
+        shards of different sizes."""
+        size, *others = {None if shard is None else shard.of for shard in self.shards}
+        if size is None or others:
+            return []
+        return [shard for number in range(1, size + 1) if (shard := Shard(number, size)) not in self.shards]
+
+    @cached_property
+    def left_out(self) -> Mapping[str, str]:
+        """The metrics that no column can be made of, by name, with the reason: they came from a plug-in that is not installed
+        here, or cannot be imported."""
+        faults: dict[str, str] = {}
+        for name in dict.fromkeys(chain.from_iterable(self.manifest.metrics.values())):
+            try:
+                METRICS[name]
+            except RegistryError as fault:
+                faults[name] = str(fault) if name in METRICS else f"the metric {name!r} is not installed here"
+        return faults
+
     @cached_property
     def summaries(self) -> Sequence[Summary]:
-        """One summary for each task. Raises RegistryError if a metric is not installed."""
+        """One summary for each task, of the metrics that are at hand."""
         tasks = dict.fromkeys(row.task for row in self.manifest.rows)
         return [summarise(task, self.manifest.rows, self.records, self._metrics(task)) for task in tasks]
 
@@ -49,22 +75,25 @@ class Results:
         return self.picture(picture_name(group, case))
 
     def _metrics(self, task: str) -> Mapping[str, Metric]:
-        return {name: build_metric(name) for name in self.manifest.metrics.get(task, ())}
+        known = (name for name in self.manifest.metrics.get(task, ()) if name not in self.left_out)
+        return {name: build_metric(name) for name in known}
 
 
 def read_results(folders: Iterable[Path]) -> list[Results]:
     """The results in those folders: one for each comparison, however many shards of it there are. A folder that holds no run
     stands for the runs right inside it. Raises ValueError if there is none, or if one cannot be read."""
-    found: dict[str, list[tuple[Path, Manifest]]] = {}
-    for folder in dict.fromkeys(folders):
+    found: dict[str, dict[Path, Manifest]] = {}
+    for folder in folders:
         for path, manifest in _runs(folder):
-            found.setdefault(manifest.plan, []).append((path, manifest))
+            known = found.setdefault(manifest.plan, {})
+            if not any(path.samefile(other) for other in known):
+                known[path] = manifest
     return [_joined(runs) for runs in found.values()]
 
 
 def _runs(folder: Path) -> list[tuple[Path, Manifest]]:
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {str(folder)!r}; give the folder of a run")
+        raise ValueError(f"there is no folder {str(folder)!r}; give a folder that fe compare wrote")
     manifest = read_manifest(folder)
     if manifest is not None:
         return [(folder, manifest)]
@@ -75,14 +104,23 @@ def _runs(folder: Path) -> list[tuple[Path, Manifest]]:
     return runs
 
 
-def _joined(runs: Sequence[tuple[Path, Manifest]]) -> Results:
-    manifest = runs[0][1]
-    records: dict[str, Record] = {}
-    for path, _ in runs:
-        for record in read_records(path / RECORDS):
-            if record.key not in records or record.error is None:
-                records[record.key] = record
+def _joined(runs: Mapping[Path, Manifest]) -> Results:
+    """One comparison of all its parts. A cell that several folders hold counts once: as the first of them in which it came
+    out has it. Raises ValueError if a folder holds cells that are none of this comparison's."""
+    manifest = next(iter(runs.values()))
     rows = {row.name: place for place, row in enumerate(manifest.rows)}
     cases = {case: place for place, case in enumerate(manifest.cases)}
-    in_order = sorted(records.values(), key=lambda record: (rows[record.row], cases[record.case], record.seed))
-    return Results(manifest, tuple(path for path, _ in runs), tuple(in_order))
+    found: dict[tuple[int, int, int], Record] = {}
+    for path in runs:
+        for record in read_records(path / RECORDS):
+            place = (rows.get(record.row, -1), cases.get(record.case, -1), record.seed)
+            twin = found.get(place)
+            if min(place) < 0 or (twin is not None and twin.key != record.key):
+                raise ValueError(
+                    f"{str(path / RECORDS)!r} holds records of another comparison than its run.json ({record.case} in "
+                    f"{record.row}); run it again into a new folder"
+                )
+            if twin is None or twin.error is not None:
+                found[place] = record
+    shards = tuple(None if one.shard is None else Shard.read(one.shard) for one in runs.values())
+    return Results(manifest, tuple(runs), shards, tuple(found[place] for place in sorted(found)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from ..experiments.compare import Prepared, paths
 from ..experiments.results import Results
 from ..experiments.summary import Summary
 from ..metrics.pixels import is_picture
@@ -24,15 +23,23 @@ from .table import notes, table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..experiments.compare import Prepared
     from ..experiments.records import Record
+
+REASONS = 5
+"""Reasons of failed cells that are told, the most frequent first."""
+SHARDS = 8
+"""Missing shards that are told by name."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """The tables of a comparison, what their headings and signs mean, and one sentence a task that reads them."""
+    """The tables of a comparison, what their headings and signs mean, what is missing from them (empty where nothing is: a
+    run that is not finished, cells that failed, metrics that are not at hand), and one sentence a task that reads them."""
 
     tables: Sequence[Table]
     explained: str
+    missing: str
     said: str
 
     @classmethod
@@ -41,18 +48,51 @@ class Page:
         summaries = results.summaries
         tables = [shown for one in summaries for shown in (table(one), kinds_table(one)) if shown is not None]
         explained = notes(summaries, on_gpu=results.on_gpu, trained=results.manifest.trained)
-        missing = results.manifest.cells - len(results.records)
-        if missing:
-            explained = f"{len(results.records)} of {results.manifest.cells} cells are done. {explained}"
-        return cls(tables, explained, " ".join(filter(None, map(reading, summaries))))
+        missing = "\n".join([*_unfinished(results), *_failed(results), *_left_out(results)])
+        return cls(tables, explained, missing, " ".join(filter(None, map(reading, summaries))))
 
     def text(self) -> str:
         """The whole page, FILE_WIDTH columns wide."""
         file = io.StringIO()
         page = Console(file=file, width=FILE_WIDTH, highlight=False, force_jupyter=False)  # not into a cell
         page.print(*self.tables, sep="\n")
-        page.print(self.explained, self.said, sep="\n\n", markup=False)
+        page.print(*filter(None, (self.explained, self.missing, self.said)), sep="\n\n", markup=False)
         return file.getvalue()
+
+
+def _unfinished(results: Results) -> Iterator[str]:
+    done, cells, absent = len(results.records), results.manifest.cells, results.missing
+    if done == cells:
+        return
+    if not absent:
+        yield f"{done} of {cells} cells are done; the same fe compare goes on from there."
+    elif len(absent) <= SHARDS:
+        many = "shard" if len(absent) == 1 else "shards"
+        yield f"{done} of {cells} cells are done; missing: {many} {', '.join(map(str, absent))}."
+    else:
+        yield f"{done} of {cells} cells are done; missing: {len(absent)} of {absent[0].of} shards."
+
+
+def _failed(results: Results) -> Iterator[str]:
+    """How many cells failed, and each distinct reason once, with a cell that it befell."""
+    failures = results.failures
+    if not failures:
+        return
+    many = "1 cell failed" if len(failures) == 1 else f"{len(failures)} cells failed"
+    yield f"{many}; the same fe compare with --retry-failed runs {'it' if len(failures) == 1 else 'them'} again:"
+    by_reason: dict[str, list[Record]] = {}
+    for record in failures:
+        by_reason.setdefault(" ".join((record.error or "").split()), []).append(record)
+    often = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    for reason, records in often[:REASONS]:
+        yield f"  {len(records)} x {reason} (first: {records[0].case} in {records[0].row})"
+    if len(often) > REASONS:
+        yield f"  and {len(often) - REASONS} more reasons; records.jsonl has them all"
+
+
+def _left_out(results: Results) -> Iterator[str]:
+    for reason in results.left_out.values():
+        yield f"A column is left out: {reason}."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,6 +126,8 @@ def compared(prepared: Prepared, results: Results, faults: Sequence[str]) -> Com
 
 def written(prepared: Prepared, results: Results) -> Iterable[str]:
     """Write the files that a run is read by, beside its records; gives their names."""
+    from ..experiments.compare import paths  # brings all that runs a comparison, which a report needs nothing of
+
     folder = results.folders[0]
     yield "records.jsonl"
     yield from summed_up(results, folder)
