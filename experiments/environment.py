@@ -24,10 +24,15 @@ def environment(device: str) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit(),
         "versions": {"python": platform.python_version()} | {name: found for name in _PACKAGES if (found := _version(name))},
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
+
+
+def device_name(device: str) -> str:
+    """What a device is called: the GPU's name, or the machine's kind."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
 
 
 def commit() -> str | None:

@@ -24,11 +24,20 @@ class Watch(Protocol):
 @dataclass(frozen=True)
 class Effort:
     """How a comparison is run, which changes nothing but rounding: at most `batch` cases go through the model at once;
-    `pictures` are kept; cells that failed before are tried again with `retry`."""
+    `pictures` are kept; cells that failed before are tried again with `retry`; `workers` of Ray (0: this process alone), where
+    the Ray at `address` runs (empty: one that is started here). Raises ValueError for an address without workers."""
 
     batch: int = 8
     pictures: bool = True
     retry: bool = False
+    workers: int = 0
+    address: str = ""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, got {self.workers}")
+        if self.address and not self.workers:
+            raise ValueError(f"the Ray at {self.address!r} is for workers; say how many with workers (--workers)")
 
 
 @dataclass
