@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
+
+from ..files import whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Files of a folder that count as pictures."""
@@ -187,19 +187,6 @@ def to_image(pixels: Tensor) -> Image.Image:
 
 
 def put(image: Image.Image, path: Path) -> None:
-    """Write an image as PNG under a passing name, then move it into place, so that no half-written file is ever seen."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem}-", suffix=".png", delete=False) as passing:
-        try:
-            image.save(passing, format="PNG")
-            passing.close()
-            os.chmod(passing.name, 0o666 & ~_umask())
-            os.replace(passing.name, path)
-        except BaseException:
-            os.unlink(passing.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Write an image as PNG, the whole file or none. Raises OSError if the folder cannot be written."""
+    with whole(path) as file:
+        image.save(file, format="PNG")

@@ -1,4 +1,9 @@
-"""Where a run is kept: run.json says what ran where, records.jsonl holds one line a cell, pictures/ one picture a cell."""
+"""Where a run is kept: run.json says what ran where, records.jsonl holds one line a cell, pictures/ one picture a cell.
+
+What survives: a picture is forced to disk before it takes its name, and a cell's line is forced to disk after its picture.
+So a process that is killed, or a machine that loses power, costs the cells of the batch at work and nothing else. Names of
+pictures are not forced to disk: a cell whose picture has lost its name is run again.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile, mkdtemp
+from tempfile import TemporaryFile
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..cases.pictures import write
+from ..files import PASSING, whole
+from .lock import HOLDER, LOCK, locked
 from .manifest import RUN, Manifest, read_manifest
-from .records import PICTURES, Finished, Record, picture_name, read_records
+from .records import PICTURES, Finished, Record, heal, picture_folder, picture_name, read_records
 
-RECORDS, LOCK = "records.jsonl", ".lock"
+RECORDS = "records.jsonl"
 
 
 @dataclass
@@ -28,6 +34,7 @@ class RunFolder:
 
     path: Path
     manifest: Manifest
+    _kept: dict[str, Record]
 
     @classmethod
     @contextmanager
@@ -35,40 +42,48 @@ class RunFolder:
         """The folder of that comparison: a new one, or the one where it was begun, healed of whatever a sudden end left there.
         Nobody else can open it inside the `with` block.
 
-        Raises ValueError if the folder holds another run (which `overwrite` removes), is in use for something else, or is being
-        written by another process.
+        Raises ValueError if the folder holds another run (which `overwrite` removes), is in use for something else, is being
+        written by another process, or holds records that cannot be read; OSError if it cannot be written.
         """
         path.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
-            found = _found(path, overwrite)
-            if found is not None and overwrite:
+        _check_ours(path)
+        with locked(path):
+            if overwrite:
                 _clear(path)
-                found = None
+            found = read_manifest(path)
             if found is not None and (found.plan, found.shard) != (manifest.plan, manifest.shard):
                 raise ValueError(
                     f"{str(path)!r} holds a different run; give --out another folder, or --overwrite to replace it"
                 )
-            _mend(path)
-            folder = cls(path, found or manifest)
             if found is None:
-                folder._write(RUN, folder.manifest.to_json())
+                _write(path / RUN, manifest.to_json())
+            heal(path / RECORDS)
+            folder = cls(path, found or manifest, {record.key: record for record in read_records(path / RECORDS)})
+            folder._tidy()
             yield folder
 
     def begin(self, session: Mapping[str, Any]) -> None:
         """Note where and how the records that follow are made."""
         self.manifest = replace(self.manifest, sessions=(*self.manifest.sessions, session))
-        self._write(RUN, self.manifest.to_json())
+        _write(self.path / RUN, self.manifest.to_json())
 
     def keep(self, finished: Sequence[Finished]) -> None:
-        """Add cells, and return when they are on the disk."""
+        """Add cells, and return when they are on the disk. Raises OSError if they cannot be written; a line that was cut off
+        by that is healed when the folder is opened again."""
         for record, picture in finished:
             if picture is not None and record.picture is not None:
                 self._save(record.picture, picture)
         session = max(0, len(self.manifest.sessions) - 1)
-        with (self.path / RECORDS).open("a", encoding="utf-8") as file:
-            file.writelines(replace(record, session=session).to_json() + "\n" for record, _ in finished)
-            file.flush()
-            os.fsync(file.fileno())
+        records = [replace(record, session=session) for record, _ in finished]
+        path = self.path / RECORDS
+        try:
+            with path.open("ab") as file:
+                file.write("".join(record.to_json() + "\n" for record in records).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as fault:
+            raise OSError(fault.errno, fault.strerror, str(path)) from fault
+        self._kept.update((record.key, record) for record in records)
 
     def keep_original(self, group: str, case: str, picture: Tensor) -> None:
         """Keep what a case shows (`group` "source") or should show ("truth"), if it is not there yet: (3, H, W) in [0, 1]."""
@@ -77,80 +92,59 @@ class RunFolder:
             self._save(name, picture)
 
     def records(self) -> list[Record]:
-        """All records, the last one of each cell. Raises ValueError naming the line if one cannot be read."""
-        return read_records(self.path / RECORDS)
+        """All records, the last one of each cell."""
+        return list(self._kept.values())
 
     def done(self, keys: Collection[str]) -> dict[str, Record]:
         """The records of those cells that came out without an error, by key."""
-        return {record.key: record for record in self.records() if record.key in keys and record.error is None}
-
-    def failures(self) -> list[str]:
-        """Why cells failed, in the order in which they did; those that came out later are not among them."""
-        return [str(record) for record in self.records() if record.error is not None]
+        return {key: record for key, record in self._kept.items() if key in keys and record.error is None}
 
     def _save(self, name: str, picture: Tensor) -> None:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write(picture, path)
 
-    def _write(self, name: str, text: str) -> None:
-        with NamedTemporaryFile("w", dir=self.path, prefix=f".{name}-", delete=False, encoding="utf-8") as passing:
-            passing.write(text)
-        os.chmod(passing.name, 0o644)
-        os.replace(passing.name, self.path / name)
+    def _tidy(self) -> None:
+        """Remove what a killed process left: files that were being written, and the pictures of rows that no record names."""
+        named = {record.picture for record in self._kept.values()}
+        left = list(self.path.glob(f"{PASSING}*")) + list(self.path.glob(f"{PICTURES}/*/{PASSING}*"))
+        for folder in (picture_folder(row.name) for row in self.manifest.rows):
+            left += [path for path in (self.path / folder).glob("*.png") if f"{folder}/{path.name}" not in named]
+        for path in left:
+            path.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
     """Find out by writing, before any work, whether `path` can become or is a folder with files of ours; leave nothing behind.
-    Raises ValueError if not."""
+    Raises ValueError if not, or if the disk is full."""
     ancestor = path
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
     try:
-        os.rmdir(mkdtemp(dir=ancestor, prefix=".fe-"))
+        with TemporaryFile(dir=ancestor, prefix=PASSING) as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as fault:
         raise ValueError(
             f"the output folder {str(path)!r} cannot be written ({fault.strerror}); give --out another one"
         ) from fault
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep others out. The system lets go of the lock when the process ends, however it ends."""
-    holder = path / LOCK
-    try:
-        with FileLock(holder, timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"{str(path)!r} is in use by another process; wait for it, or give --out another folder") from None
-
-
-def _found(path: Path, overwrite: bool) -> Manifest | None:
-    """The run that the folder holds; None where it is empty. Raises ValueError if it holds something else."""
-    try:
-        found = read_manifest(path)
-    except ValueError:
-        if overwrite:
-            _clear(path)
-            return None
-        raise
-    if found is None and any(entry.name != LOCK for entry in path.iterdir()):
+def _check_ours(path: Path) -> None:
+    """Raises ValueError if the folder holds something else than a run, and nothing that a run left when it was ended early."""
+    others = (entry for entry in path.iterdir() if entry.name not in (LOCK, HOLDER) and not entry.name.startswith(PASSING))
+    if not (path / RUN).exists() and any(others):
         raise ValueError(f"{str(path)!r} is not empty and holds no run; give --out a new folder")
-    return found
 
 
 def _clear(path: Path) -> None:
-    """Remove what runs leave here, and nothing else."""
+    """Remove what runs leave here, and nothing else; run.json last, so that what is left of it can be removed again."""
     shutil.rmtree(path / PICTURES, ignore_errors=True)
     for file in (*path.glob("*.png"), path / "table.txt", path / RECORDS, path / RUN):
         file.unlink(missing_ok=True)
 
 
-def _mend(path: Path) -> None:
-    """Cut off a last record that was only half written, so that the next one starts a line."""
-    records = path / RECORDS
-    if records.exists():
-        content = records.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            os.truncate(records, len(whole))
+def _write(path: Path, text: str) -> None:
+    with whole(path) as file:
+        file.write(text.encode())

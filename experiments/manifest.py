@@ -42,8 +42,11 @@ class Manifest:
     def from_json(cls, text: str) -> Manifest:
         """The run that a text describes. Raises ValueError, TypeError or KeyError if it describes none of this schema."""
         values = json.loads(text)
-        if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
-            raise ValueError(f"it is not of schema {SCHEMA}")
+        if not isinstance(values, dict):
+            raise ValueError("it holds no object")
+        schema = values.pop("schema", 1)
+        if schema != SCHEMA:
+            raise ValueError(f"it is of schema {schema}, and only {SCHEMA} is read")
         rows = tuple(Heading(**{**row, "seeds": tuple(row["seeds"])}) for row in values.pop("rows"))
         metrics = {task: tuple(names) for task, names in values.pop("metrics").items()}
         cases, sessions = tuple(values.pop("cases")), tuple(values.pop("sessions"))
@@ -51,11 +54,15 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What the run in a folder is; None if it holds none. Raises ValueError if its run.json cannot be understood."""
+    """What the run in a folder is; None if it holds none. Raises ValueError if its run.json cannot be understood, OSError if it
+    cannot be read."""
     path = folder / RUN
     try:
         return Manifest.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError, NotADirectoryError) as fault:
-        raise ValueError(f"{str(path)!r} describes no run ({fault}); it may be from another version, or damaged") from fault
+        raise ValueError(
+            f"{str(path)!r} cannot be understood ({fault}): it is damaged, or from another version; run the comparison again "
+            "into a new folder, or with --overwrite into this one"
+        ) from fault

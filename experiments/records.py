@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,11 +72,12 @@ class Record:
         return json.dumps(values, allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str) -> Record:
-        """The record of a line. Raises ValueError if the line is no record of this schema."""
+    def from_json(cls, line: str | bytes) -> Record:
+        """The record of a line. Raises ValueError, TypeError, KeyError or AttributeError if it is no record of this schema."""
         values: dict[str, Any] = json.loads(line)
-        if values.pop("schema", None) != SCHEMA:
-            raise ValueError(f"this is no record of schema {SCHEMA}: {line[:60]!r}")
+        schema = values.pop("schema", None)
+        if schema != SCHEMA:
+            raise ValueError(f"its schema is {schema}, and only {SCHEMA} is read")
         cost = values.pop("cost")
         scores = {name: math.nan if score is None else score for name, score in values.pop("scores").items()}
         return cls(**values, scores=scores, cost=None if cost is None else Share(**cost))
@@ -88,9 +90,14 @@ class Finished(NamedTuple):
     picture: Tensor | None
 
 
+def picture_folder(group: str) -> str:
+    """Where pictures are in a run's folder: `group` is a row's name, "source" or "truth"."""
+    return f"{PICTURES}/{_safe(group)}"
+
+
 def picture_name(group: str, name: str) -> str:
-    """The file of a picture in a run's folder: `group` is a row's name, "source" or "truth"."""
-    return f"{PICTURES}/{_safe(group)}/{_safe(name)}.png"
+    """The file of a picture in a run's folder."""
+    return f"{picture_folder(group)}/{_safe(name)}.png"
 
 
 def _safe(name: str) -> str:
@@ -102,14 +109,27 @@ def read_records(path: Path) -> list[Record]:
     Raises ValueError naming the line if another one cannot be read."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
     found: dict[str, Record] = {}
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is nothing, or a cut-off line
-        try:
-            record = Record.from_json(line)
-        except (ValueError, TypeError, KeyError) as fault:
-            raise ValueError(
-                f"line {number} of {path} is no record ({fault}); remove the file, or name another folder"
-            ) from fault
-        found[record.key] = record
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = Record.from_json(line)
+            except (ValueError, TypeError, KeyError, AttributeError) as fault:
+                raise ValueError(
+                    f"line {number} of {path} is no record ({type(fault).__name__}: {fault}); remove that line, and the same "
+                    "command runs its cell again, or give another folder"
+                ) from fault
+            found[record.key] = record
     return list(found.values())
+
+
+def heal(path: Path) -> None:
+    """Cut off a last record that was only half written, so that the next one starts a line."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        whole = sum(len(line) for line in file if line.endswith(b"\n"))
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)

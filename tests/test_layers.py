@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
+    "files": 0,
     "ode": 0,
     "options": 0,
     "registry": 0,
