@@ -38,6 +38,7 @@ from .experiments.round_trip import round_trip
 from .experiments.run import Effort
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
 from .experiments.words import DTYPES, Asked, CaseChoice, Method, known
+from .experiments.workers import check_workers
 from .models.base import Model, Setup
 from .options import by_name, typed
 from .registry import EDITORS, SOLVERS
@@ -236,6 +237,8 @@ def compare(
     out: str | Path | None = None,
     pictures: bool = True,
     overwrite: bool = False,
+    workers: int = 0,
+    ray_address: str = "",
     progress: bool = True,
 ) -> Compared:
     """Run solvers and editors over cases; what is left out suits the model, as in `fe compare`.
@@ -245,7 +248,8 @@ def compare(
     match_nfe: as many steps as that many evaluations (network rows) for a picture allow. cases: "NAME", "NAME:COUNT" or
     "folder:PATH". options: see `Options`, also of the case set. batch: cases that go through the model at once. out: folder of
     the results; one under results/ if none is given. A run that was cut short goes on when it is asked for again; a finished
-    one is read again.
+    one is read again. workers: so many processes of Ray work at once, each with a model and, if there are any, a GPU of its
+    own; the model must then be named. ray_address: "HOST:PORT" of a Ray that runs, or "auto"; one is started if none is given.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
     """
     if batch < 1:
@@ -259,19 +263,22 @@ def compare(
         cases=None if cases is None else CaseChoice.read(cases),
         seeds=_numbers(seeds),
     )
-    named, given = isinstance(model, str | Path), options or {}
+    named, given, effort = isinstance(model, str | Path), options or {}, Effort(batch, pictures, False, workers, ray_address)
+    if workers and not named:
+        raise ValueError("a model that is loaded cannot be sent to workers; give its name, or leave out workers")
+    check_workers(effort, Setup(device="auto"))
     own = by_name({key: value for key, value in given.items() if str(key).partition(".")[0] == "model"}, ["model"])["model"]
     loaded = None if named else _loaded(model, own)
     plan, faults = planned(asked, str(model) if named else type(loaded).__name__, Setup(device="auto"), given)
     check_writable(Path(out or "results"))
     console = Console(stderr=True)
     with nullcontext() if loaded is None else alone(loaded.network):
-        prepared = prepare(plan, loaded)
+        prepared = prepare(plan, loaded, elsewhere=workers > 0)
         with (
             open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite) as folder,
             watched(console) if progress and visible(console) else nullcontext(_silent) as watch,
         ):
-            results = carry_out(prepared, folder, watch, Effort(batch, pictures))
+            results = carry_out(prepared, folder, watch, effort)
         return compared(prepared, results, faults)
 
 

@@ -10,8 +10,8 @@ import click
 
 from ..experiments.words import Asked, CaseChoice, Method, Shard
 from ..registry import EDITORS, SOLVERS
+from .ending import keeping, stoppable
 from .kinds import Cases, Counts, Folder, Methods, Names, ShardOf, as_options
-from .refusal import Interrupted
 from .shared import Wanted, gathered, model_options, set_option
 
 if TYPE_CHECKING:
@@ -67,12 +67,14 @@ class Manner:
     overwrite: bool
     retry_failed: bool
     shard: Shard | None
+    workers: int
+    ray_address: str
 
     def effort(self) -> Effort:
-        """The same for whoever runs it."""
+        """The same for whoever runs it. Raises ValueError for wishes that contradict each other."""
         from ..experiments.run import Effort
 
-        return Effort(self.batch, not self.no_pictures, self.retry_failed)
+        return Effort(self.batch, not self.no_pictures, self.retry_failed, self.workers, self.ray_address)
 
     def folder(self, prepared: Prepared) -> Path:
         """Where the results go: shards have a folder each inside of one for all."""
@@ -87,6 +89,8 @@ MANNER = (
     click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds."),
     click.option("--retry-failed", is_flag=True, help="Run cells again that failed before."),
     click.option("--shard", type=ShardOf(), help="Run one of N equal parts, I/N; fe report shows them together."),
+    click.option("--workers", type=click.IntRange(0, 4096), default=0, help="Ray workers, each with a model [0: none]"),
+    click.option("--ray-address", default="", help="HOST:PORT of a Ray that runs, or auto. [default: one is started]"),
 )
 
 
@@ -95,6 +99,7 @@ MANNER = (
 @model_options
 @set_option
 @gathered("manner", Manner, MANNER)
+@stoppable()
 def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], ...], manner: Manner) -> None:
     """Run solvers and editors over cases; show what each costs and what it gives, with 95 % intervals.
 
@@ -113,16 +118,19 @@ def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], 
     from ..experiments.compare import open_folder, prepare
     from ..experiments.folder import check_writable
     from ..experiments.plan import planned
+    from ..experiments.workers import check_workers
     from .screen import working
 
+    effort = manner.effort()
+    check_workers(effort, wanted.setup())
     plan, faults = planned(asked, wanted.spec, wanted.setup(), as_options(settings))
     for fault in faults:
         click.echo(f"fe: left out: {fault}", err=True)
     check_writable(manner.out or Path("results"))
     with working(f"loading {wanted.spec}"):
-        prepared = replace(prepare(plan), shard=manner.shard)
-    with open_folder(prepared, manner.folder(prepared), manner.overwrite) as folder:
-        _show(prepared, _run(prepared, folder, manner.effort()))
+        prepared = replace(prepare(plan, elsewhere=effort.workers > 0), shard=manner.shard)
+    with open_folder(prepared, manner.folder(prepared), manner.overwrite) as folder, keeping(folder, len(prepared.mine)):
+        _show(prepared, _run(prepared, folder, effort))
 
 
 def _run(prepared: Prepared, folder: RunFolder, effort: Effort) -> Results:
@@ -130,14 +138,8 @@ def _run(prepared: Prepared, folder: RunFolder, effort: Effort) -> Results:
     from ..reports.progress import watched
     from .screen import console
 
-    try:
-        with watched(console(stderr=True)) as watch:
-            return carry_out(prepared, folder, watch, effort)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted: {len(folder.records())} of {len(prepared.mine)} cells are kept in {folder.path}; "
-            "the same command goes on from there"
-        ) from None
+    with watched(console(stderr=True)) as watch:
+        return carry_out(prepared, folder, watch, effort)
 
 
 def _show(prepared: Prepared, results: Results) -> None:

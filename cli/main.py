@@ -60,6 +60,8 @@ class Commands(click.Group):
         debug = bool(ctx.params["debug"])
         # threads that spin while they wait cost a busy machine a factor of ten or more
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        if debug:
+            logging.getLogger(__name__.partition(".")[0]).setLevel(logging.INFO)
         with refusing(debug), nullcontext() if debug else _quiet():
             return super().invoke(ctx)
 

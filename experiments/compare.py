@@ -6,7 +6,8 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from ..cases.base import Case
 from ..metrics.base import Result
 from ..metrics.pixels import is_picture
 from ..models.base import Model
-from .bench import Metrics
-from .cells import Cell, make_cells, part
+from .bench import Bench, Metrics
+from .cells import Cell, groups, make_cells, part
 from .environment import environment
 from .execute import encode, execute
 from .fingerprint import hash_model, plan_hash
@@ -31,6 +32,7 @@ from .rows import Row, make_rows
 from .run import Effort, Watch, run
 from .subjects import fit, subject
 from .words import Shard
+from .workers import Job, run_on_workers
 
 PLAIN = (bool, int, float, str)
 
@@ -83,17 +85,20 @@ class Prepared:
         )
 
 
-def prepare(plan: Comparison, model: Model[Any] | None = None) -> Prepared:
+def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool = False) -> Prepared:
     """Build what a comparison needs. model: where it is at hand already; then the plan's model is but its name, and the plan's
-    setup is not looked at. Raises RegistryError, OptionError, ValueError or LookupError, in one sentence each; OSError where
-    the weights of a metric are missing."""
+    setup is not looked at. elsewhere: the model will compute in other processes; here it is on the CPU, whatever the plan's
+    device, and serves to tell what there is to do. Raises RegistryError, OptionError, ValueError or LookupError, in one
+    sentence each; OSError where the weights of a metric are missing."""
     cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
     metrics = metrics_for(cases)
     _rehearse(metrics, cases)
     options = plan.settings.get("model", {})
     loaded = model is None
     if model is None:
-        model, device = load_model(plan.model, plan.setup, options), pick_device(plan.setup.device)
+        known = elsewhere and plan.setup.device != "auto"  # a GPU that is named need not be here
+        device = plan.setup.device if known else pick_device(plan.setup.device)
+        model = load_model(plan.model, replace(plan.setup, device="cpu") if elsewhere else plan.setup, options)
         cases, numerics = _fitted(cases, model), _numerics(plan, device, options)
     else:
         cases = _fitted(cases, model)
@@ -151,12 +156,27 @@ def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> AbstractConte
 def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, effort: Effort | None = None) -> Results:
     """Run what is not done yet, and read it all back. Raises ValueError with the first reason if every cell failed."""
     effort = effort or Effort()
-    session = environment(prepared.device) | asdict(effort)
-    run(prepared.model, prepared.mine, prepared.metrics, folder, watch, effort, session)
+    if effort.workers:
+        plan = replace(prepared.plan, setup=replace(prepared.plan.setup, device=prepared.device))
+        again = partial(_job_elsewhere, plan, prepared.shard, effort)
+        run_on_workers(_job(prepared, effort), again, folder, watch, effort, environment("cpu") | asdict(effort))
+    else:
+        session = environment(prepared.device) | asdict(effort)
+        run(prepared.model, prepared.mine, prepared.metrics, folder, watch, effort, session)
     (results,) = read_results([folder.path])
     if len(results.failures) == len(results.records):
         raise ValueError(f"every cell failed; the first: {results.failures[0]}")
     return results
+
+
+def _job(prepared: Prepared, effort: Effort) -> Job:
+    bench = Bench(prepared.model, prepared.metrics, effort.pictures)
+    return Job(bench, tuple(groups(prepared.mine, effort.batch)), prepared.device)
+
+
+def _job_elsewhere(plan: Comparison, shard: Shard | None, effort: Effort) -> Job:
+    """What a worker makes of the plain request."""
+    return _job(replace(prepare(plan), shard=shard), effort)
 
 
 def paths(prepared: Prepared) -> Mapping[str, Sequence[Tensor]]:
