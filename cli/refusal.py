@@ -22,9 +22,13 @@ class Refused(click.ClickException):
 
 
 class Interrupted(Refused):
-    """Ctrl-C: one line, exit code 130 as shells expect it."""
+    """Told to stop: one line, and an exit code as shells expect it, which is 130 for Ctrl-C."""
 
     exit_code = 130
+
+    def __init__(self, message: str, exit_code: int = exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def refusing(debug: bool) -> Iterator[None]:
     except (ValueError, LookupError, OSError, FloatingPointError) as fault:
         if debug or not is_refusal(fault):
             raise
-        raise Refused(_sentence(fault)) from fault
+        raise Refused(sentence(fault)) from fault
 
 
 def is_refusal(fault: BaseException) -> bool:
@@ -77,7 +81,8 @@ def _speakers() -> set[str]:
     }
 
 
-def _sentence(fault: BaseException) -> str:
+def sentence(fault: BaseException) -> str:
+    """What is said of a fault that is refused."""
     if isinstance(fault, OSError) and fault.strerror is not None:
         place = f" {fault.filename!r}" if fault.filename is not None else ""
         return f"cannot use{place}: {fault.strerror}" if place else fault.strerror

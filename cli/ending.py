@@ -1,0 +1,67 @@
+"""How a long command ends before its time: told to stop, or by a disk that takes no more."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from .refusal import Interrupted, sentence
+
+if TYPE_CHECKING:
+    from ..experiments.folder import RunFolder
+
+STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+TERMINATED: Final = 143
+"""The exit code of what SIGTERM ended, as shells say it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which `kill` and schedulers send before they take a machine back."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM ends what is inside as Ctrl-C does. A second one of either, while that ends, ends the process at once.
+    Raises Interrupted where nobody inside has said more."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for one in heard:
+            signal.signal(one, signal.SIG_DFL)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    here = threading.current_thread() is threading.main_thread()  # Python hears signals there alone
+    heard = [one for one in STOPS if here and signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, stop) for one in heard}
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise _interrupted("interrupted", stopped) from None
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@contextmanager
+def keeping(folder: RunFolder, total: int) -> Iterator[None]:
+    """If the run inside is ended early, say how many of its `total` cells are kept. Raises Interrupted where it was told to
+    stop, OSError where the folder could not be written."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        raise _interrupted(f"interrupted: {_kept(folder, total)}", stopped) from None
+    except BrokenPipeError:
+        raise  # the reader of our output has gone, which is nothing to speak of
+    except OSError as fault:
+        raise OSError(f"{sentence(fault)}; {_kept(folder, total)}") from fault
+
+
+def _kept(folder: RunFolder, total: int) -> str:
+    return f"{len(folder.records())} of {total} cells are kept in {folder.path}; the same command goes on from there"
+
+
+def _interrupted(said: str, stopped: KeyboardInterrupt) -> Interrupted:
+    return Interrupted(said, TERMINATED if isinstance(stopped, Terminated) else Interrupted.exit_code)
