@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..cases.base import Case
+from ..metrics.base import Metric
 from ..models.base import Model
+from .sources import hash_code
 
 if TYPE_CHECKING:
     from .rows import Row
 
-KEY_VERSION = 3
-"""Part of every key: to be raised when the same cell would come out otherwise."""
+KEY_VERSION = 4
+"""Part of every key: to be raised when the same cell would come out otherwise by a change that no other part of a key shows,
+such as one of how cells are run."""
+
+KEYS, NUMERICS = "the version of keys", "how it computes"
 
 _SAMPLES = 64
 
 
 def hash_model(model: Model[Any]) -> str:
-    """A hash of the network's layout and of up to 64 evenly spread values of every weight: it costs little even for
+    """A hash of all that the model is made of. Raises ValueError where its weights cannot be read."""
+    return _short(sorted(model_parts(model).items()))
+
+
+def model_parts(model: Model[Any]) -> dict[str, str]:
+    """What a model is made of, as hashes by name: its networks, its settings, and the code of its class.
+    Raises ValueError where its weights cannot be read."""
+    parts = {
+        f"the model's {name}": _short(part) if isinstance(part, str) else _hash_network(part)
+        for name, part in model.parts().items()
+    }
+    return parts | {_code_of(model): hash_code(type(model))}
+
+
+def _hash_network(network: nn.Module) -> str:
+    """A hash of a network's layout and of up to 64 evenly spread values of every weight: it costs little even for
     twelve thousand million weights, and every training step changes it."""
     digest = sha256()
-    for name, tensor in sorted(_plain(model.network.state_dict())):
+    for name, tensor in sorted(_plain(network.state_dict())):
         if tensor.is_meta:
             raise ValueError(
                 "the network's weights are offloaded piece by piece, so a comparison cannot tell them from others; "
@@ -62,23 +79,46 @@ def hash_case(case: Case) -> str:
 
 
 def cell_key(row: Row, case: str, seed: int, model: str, numerics: str) -> str:
-    """The identity of one result: case and model as hashes, editor and solver with their options and the code that defines
-    them, steps, seed, numerics."""
-    methods = [(repr(method), _code(type(method))) for method in (row.editor, row.solver)]
+    """The identity of one result: case and model as hashes, editor and solver with their options and the code that they are
+    made of, steps, seed, numerics."""
+    methods = [(repr(method), hash_code(type(method))) for method in (row.editor, row.solver)]
     what = (KEY_VERSION, case, model, row.task, row.of_truth, methods, row.steps, seed, numerics)
     return sha256(json.dumps(what).encode()).hexdigest()[:20]
 
 
-@cache
-def _code(kind: type) -> str:
-    """A hash of the file that defines `kind`, so that the rows of an edited plug-in never pass for those of the new one.
-    Empty where there is no source to read."""
-    try:
-        return sha256(inspect.getsource(sys.modules[kind.__module__]).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return ""
+def ingredients(
+    model: Model[Any], numerics: str, rows: Iterable[Row], cases: Iterable[Case], metrics: Iterable[Metric]
+) -> dict[str, str]:
+    """What the keys of a comparison are made of, apart from what its records say: by name, mostly as hashes. So that it can
+    be told later which part is another one. The code of the metrics is noted too, which is in no key."""
+    things = [thing for row in rows for thing in (row.editor, row.solver)]
+    return {
+        KEYS: str(KEY_VERSION),
+        NUMERICS: numerics,
+        **model_parts(model),
+        **{_code_of(thing): hash_code(type(thing)) for thing in (*things, *metrics)},
+        **{_case(case): hash_case(case) for case in cases},
+    }
+
+
+def bearing(model: Model[Any], row: Row, case: Case, metrics: Iterable[Metric]) -> list[str]:
+    """The names of those that one cell depends on."""
+    things = (row.editor, row.solver, *metrics)
+    return [KEYS, NUMERICS, *model_parts(model), *map(_code_of, things), _case(case)]
+
+
+def _code_of(thing: object) -> str:
+    return f"the code of {type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _case(case: Case) -> str:
+    return f"the case {case.id}"
 
 
 def plan_hash(keys: list[str]) -> str:
     """The identity of a whole comparison: that of all its cells, whatever their order."""
     return sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:12]
+
+
+def _short(what: object) -> str:
+    return sha256(json.dumps(what).encode()).hexdigest()[:16]

@@ -92,6 +92,11 @@ class Model(ABC, Generic[AnyCondition]):
         """Memory that the feature of one row takes at each point, for latents of that shape (B, ...). Empty if not known."""
         return {}
 
+    def parts(self) -> Mapping[str, nn.Module | str]:
+        """What results depend on besides code, by name: networks (a codec and text encoders too), and settings as text that is
+        the same wherever the model lies."""
+        return {"network": self.network}
+
     @property
     @abstractmethod
     def multiple(self) -> int:

@@ -20,6 +20,7 @@ from .driven_loading import load_any
 from .driven_run import Seen, Texts, evaluate, finish, read, schedule
 from .loading import first_line
 from .pictures import check_pictures, codec_of, usual_side
+from .pipelines import pipeline_parts
 from .preparing import finished
 from .prompts import check_asked, check_tokens
 
@@ -73,6 +74,9 @@ class DrivenModel(Model[DrivenCondition]):
             self._examine()
         if pipeline.components.get("vae") is not None:
             self._check_codec()
+
+    def parts(self) -> Mapping[str, nn.Module | str]:
+        return pipeline_parts(self.pipeline)
 
     @property
     def multiple(self) -> int:

@@ -20,7 +20,7 @@ from .base import Model, check_rows, per_row
 from .grids import check_scheduler, scheduler_grid
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
 from .pictures import decode_latents, encode_pictures
-from .pipelines import PipelineLoader
+from .pipelines import PipelineLoader, pipeline_parts
 from .preparing import compiled_whole
 from .prompts import check_asked, check_tokens, check_words, encode_each
 
@@ -97,6 +97,9 @@ class FluxModel(Model[FluxCondition]):
         """How many tokens T5 is given to read; shorter prompts are padded."""
         longest, tokenizer = 512 if self.guided else 256, self.pipeline.tokenizer_2  # as the two models were trained
         return longest if tokenizer is None else min(longest, tokenizer.model_max_length)  # padding further would only cost
+
+    def parts(self) -> Mapping[str, nn.Module | str]:
+        return pipeline_parts(self.pipeline)
 
     @property
     def multiple(self) -> int:

@@ -19,7 +19,7 @@ from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, Layout
 from .parameterisation import PREDICTIONS, parameterisation
 from .pictures import decode_latents, encode_pictures, usual_side
-from .pipelines import PipelineLoader
+from .pipelines import PipelineLoader, pipeline_parts
 from .prompts import check_tokens
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class UNetModel(Model[GuidedCondition]):
         self.pipeline = pipeline
         self.network: nn.Module = pipeline.unet
         self.dtype: torch.dtype = pipeline.unet.dtype
+
+    def parts(self) -> Mapping[str, nn.Module | str]:
+        return pipeline_parts(self.pipeline)
 
     @property
     def multiple(self) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, final
+
+from torch import nn
 
 from .architectures import ARCHITECTURES
 from .base import Loader, Model, Setup
@@ -44,3 +47,22 @@ class PipelineLoader(Loader):
 
     @abstractmethod
     def wrap(self, pipeline: Any) -> Model[Any]: ...
+
+
+def pipeline_parts(pipeline: Any) -> dict[str, nn.Module | str]:
+    """What the results of a model around `pipeline` depend on: its networks, but for the one that only looks at what is
+    drawn, the schedule, and the scale of the codec's latents."""
+    networks = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    networks.pop("safety_checker", None)
+    settings = {"scheduler": _plain(pipeline.scheduler.config)}
+    if "vae" in networks:
+        settings["vae's scale"] = _plain({name: pipeline.vae.config.get(name) for name in _SCALE})
+    return networks | settings
+
+
+_SCALE = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+
+
+def _plain(config: Mapping[str, Any]) -> str:
+    """A configuration as text, without what diffusers notes for itself: where it lay, and by which version it was written."""
+    return repr(sorted((name, value) for name, value in config.items() if not name.startswith("_")))

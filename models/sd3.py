@@ -19,7 +19,7 @@ from .grids import check_scheduler, shifted_grid, twice_shifted_grid
 from .guidance import GuidedCondition
 from .loading import CLIP_TOKENIZERS, FLOW_SCHEDULERS, T5_TOKENIZERS, Layout
 from .pictures import decode_latents, encode_pictures, usual_side
-from .pipelines import PipelineLoader
+from .pipelines import PipelineLoader, pipeline_parts
 from .prompts import check_tokens
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class SD3Model(Model[GuidedCondition]):
         self.network: nn.Module = pipeline.transformer
         self.shift_twice = shift_twice
         self.dtype: torch.dtype = pipeline.transformer.dtype
+
+    def parts(self) -> Mapping[str, nn.Module | str]:
+        return pipeline_parts(self.pipeline)
 
     @property
     def multiple(self) -> int:
