@@ -302,7 +302,7 @@ def _check_room(workers: int, device: str) -> str:
     what = "GPU" if device == "cuda" else "CPU"
     there = int(ray.cluster_resources().get(what, 0))
     if there < workers:
-        instead = f"use --workers {there}" if there else "bring up a machine that has one"
+        instead = f"use --workers {there}" if there else "use --device cpu, or --ray-address where there are some"
         raise ValueError(f"every worker needs a {what} and Ray has {there} for {workers}; {instead}")
     return what
 
@@ -325,7 +325,9 @@ def _ray(effort: Effort, device: str) -> Iterator[None]:
     if ours:
         try:
             ray.init(log_to_driver=loud, logging_level=logging.INFO if loud else logging.CRITICAL, **where)
-        except (OSError, RuntimeError, ValueError) as fault:  # ConnectionError and versions that do not agree are among them
+        except ConnectionError:
+            raise ValueError("no Ray is found on this machine; start one first: ray start --head") from None
+        except (OSError, RuntimeError, ValueError) as fault:  # such as two versions that do not agree
             raise ValueError(f"Ray cannot be had: {' '.join(str(fault).split())}") from fault
     try:
         _check_room(effort.workers, device)
