@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ..experiments.summary import Summary
 from ..metrics.base import Metric
-from .table import score
+from .table import score, stacked
 
 
 def kinds_table(summary: Summary) -> Table | None:
@@ -22,11 +22,11 @@ def kinds_table(summary: Summary) -> Table | None:
     )
     shown.add_column("method", no_wrap=True)
     for kind, part in summary.kinds.items():
-        shown.add_column(f"{kind}\nn = {part.cases}", no_wrap=True)
+        shown.add_column(f"{kind}\nn = {part.cases}", overflow="fold")
     for place, line in enumerate(summary.methods):
-        steps = f" {line.row.steps}" if len({other.row.steps for other in summary.methods}) > 1 else ""
+        steps = f" steps={line.row.steps}" if len({other.row.steps for other in summary.methods}) > 1 else ""
         cells = [_cell(part, place, shares) for part in summary.kinds.values()]
-        shown.add_row(f"{line.row.label}{steps}", *cells)
+        shown.add_row(stacked(f"{line.row.label}{steps}"), *cells)
     return shown
 
 

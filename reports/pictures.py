@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,10 +13,13 @@ from ..cases.pictures import put
 from ..experiments.records import Record
 from ..experiments.results import Results
 from ..experiments.rows import Heading
+from .table import stacked
 
 CASES = 6
-_TILE, _GAP, _HEAD, _SIDE = 128, 4, 40, 176
-_LETTERS = 12
+COLUMNS = 12
+"""Pictures side by side; what there are more of goes into further blocks below."""
+_TILE, _GAP, _SIDE = 128, 4, 176
+_LETTERS, _LINE = 12, 15
 _INK, _PAPER = (0, 0, 0), (255, 255, 255)
 
 
@@ -27,14 +32,38 @@ def chosen_cases(records: Sequence[Record], count: int = CASES) -> list[Record]:
 
 
 def grid(results: Results, path: Path) -> bool:
-    """Draw the pictures of a run's edits to a PNG file, a case a line, a row of the comparison a column.
+    """Draw the pictures of a run's edits to a PNG file, a case a line, a row of the comparison a column; with many rows in
+    several blocks, each of which begins with the sources and truths.
 
     Returns whether there was anything to draw: a run may have kept no pictures.
     """
     rows = [row for row in results.manifest.rows if row.task == "edit" and not row.of_truth]
-    edits = {(record.row, record.case, record.seed): record for record in results.records}
     shown = {row.name for row in rows}
     cases = chosen_cases([record for record in results.records if record.row in shown])
+    files = _files(results, rows, cases)
+    if not any(files[row.name, case.case] for row in rows for case in cases):
+        return False
+    groups = ["source", *(["truth"] if any(files["truth", case.case] for case in cases) else [])]
+    count = math.ceil(len(rows) / (COLUMNS - len(groups)))
+    most = math.ceil(len(rows) / count)
+    originals = [(group, [group]) for group in groups]
+    columns = [(row.name, _heading(row)) for row in rows]
+    blocks = [_block([*originals, *columns[i : i + most]], cases, files) for i in range(0, len(columns), most)]
+    page = Image.new("RGB", (blocks[0].width, sum(block.height for block in blocks)), _PAPER)
+    top = 0
+    for block in blocks:
+        page.paste(block, (0, top))
+        top += block.height
+    put(page, path)
+    return True
+
+
+Files = Mapping[tuple[str, str], Path | None]
+"""The picture of a row (or of the group "source" or "truth") for a case."""
+
+
+def _files(results: Results, rows: Sequence[Heading], cases: Sequence[Record]) -> Files:
+    edits = {(record.row, record.case, record.seed): record for record in results.records}
     files: dict[tuple[str, str], Path | None] = {}
     for case in cases:
         for row in rows:
@@ -42,23 +71,23 @@ def grid(results: Results, path: Path) -> bool:
             files[row.name, case.case] = None if record is None or not record.picture else results.picture(record.picture)
         for group in ("source", "truth"):
             files[group, case.case] = results.original(group, case.case)
-    if not any(files[row.name, case.case] for row in rows for case in cases):
-        return False
-    truths = [("truth", "truth")] if any(files["truth", case.case] for case in cases) else []
-    headings = [("source", "source"), *truths, *((row.name, _heading(row)) for row in rows)]
-    step = _TILE + _GAP
-    page = Image.new("RGB", (_SIDE + step * len(headings), _HEAD + step * len(cases)), _PAPER)
-    draw = ImageDraw.Draw(page)
+    return files
+
+
+def _block(columns: Sequence[tuple[str, Sequence[str]]], cases: Sequence[Record], files: Files) -> Image.Image:
+    """Those columns, each a name in `files` and the lines of its heading, for all cases."""
+    head, step = 10 + _LINE * max(2, *(len(lines) for _, lines in columns)), _TILE + _GAP
+    block = Image.new("RGB", (_SIDE + step * len(columns), head + step * len(cases)), _PAPER)
+    draw = ImageDraw.Draw(block)
     draw.font = ImageFont.load_default(_LETTERS)
-    for column, (_, heading) in enumerate(headings):
-        draw.multiline_text((_SIDE + step * column, 4), heading, fill=_INK)
+    for place, (_, lines) in enumerate(columns):
+        draw.multiline_text((_SIDE + step * place, 4), "\n".join(lines), fill=_INK)
     for line, case in enumerate(cases):
-        top = _HEAD + step * line
+        top = head + step * line
         draw.multiline_text((4, top + 4), _caption(case), fill=_INK)
-        for column, (name, _) in enumerate(headings):
-            _place(page, files[name, case.case], _SIDE + step * column, top)
-    put(page, path)
-    return True
+        for place, (name, _) in enumerate(columns):
+            _place(block, files[name, case.case], _SIDE + step * place, top)
+    return block
 
 
 def _place(page: Image.Image, file: Path | None, left: int, top: int) -> None:
@@ -71,17 +100,12 @@ def _place(page: Image.Image, file: Path | None, left: int, top: int) -> None:
         page.paste(picture.convert("RGB").resize(size, how), (left, top))
 
 
-def _heading(row: Heading) -> str:
-    return row.label if row.control else f"{row.label}\n{row.steps} steps"
+def _heading(row: Heading) -> list[str]:
+    """The row's label and steps in lines that are no wider than a picture."""
+    lines = [*stacked(row.label).split("\n"), *([] if row.control else [f"{row.steps} steps"])]
+    return [part for line in lines for part in wrap(line.strip(), 20)]
 
 
-def _caption(case: Record, width: int = 26) -> str:
+def _caption(case: Record) -> str:
     """What is asked, wrapped: the kind of edit and the target prompt."""
-    lines, line = [case.kind] if case.kind else [], ""
-    for word in case.target.split():
-        if line and len(line) + 1 + len(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return "\n".join([*lines, line])
+    return "\n".join([*([case.kind] if case.kind else []), *wrap(case.target, 26)])

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments.summary import Line, Summary
-from .table import TITLES, heading_of
+from .table import TITLES, heading_of, stacked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+_MARKERS = "osD^v<>PX"
 _POINTS = 60  # paths drawn; more hide each other
 
 
 def quality_plot(summaries: Sequence[Summary], path: Path) -> bool:
-    """Each task's deciding score against its NFE, a line a method, with 95 % intervals. Returns whether there was any."""
+    """Each task's deciding score against its NFE, a line a method (see `_joined`), with 95 % intervals. Returns whether there
+    was any."""
     drawn = [(summary, name) for summary in summaries if (name := _deciding(summary)) is not None]
     if not drawn:
         return False
     figure = _figure(len(drawn))
+    figure.set_figheight(4.5 + 0.2 * max(len(_joined(summary, name)) for summary, name in drawn))  # room for the legends
     for axes, (summary, name) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         _quality(axes, summary, name)
     _save(figure, path)
@@ -33,19 +37,29 @@ def _deciding(summary: Summary) -> str | None:
     return next((name for name in better if any(line.scores[name].count for line in summary.methods)), None)
 
 
+def _joined(summary: Summary, name: str) -> dict[str, list[Line]]:
+    """The lines of a plot by what they are called, their points in the order of the NFE. Those that differ in one thing only
+    are joined: in their steps, or, where each has but one number of steps, in the first option of a sweep."""
+    shown = [line for line in summary.methods if line.nfe is not None and line.scores[name].count]
+    several = len({line.row.steps for line in shown}) > 1
+    found: dict[str, list[Line]] = {}
+    for line in sorted(shown, key=lambda line: line.nfe or 0):
+        method, *options = stacked(line.row.label).split("\n  ")
+        over = [] if several or not options else [f"over {options[0].partition('=')[0]}"]
+        label = " ".join([method, *options[len(over) :], *over])
+        found.setdefault(label, []).append(line)
+    return found
+
+
 def _quality(axes: Any, summary: Summary, name: str) -> None:
     metric = summary.metrics[name]
     scale = 100 if metric.unit == "%" else 1
-    by_label: dict[str, list[Line]] = {}
-    for line in summary.methods:
-        if line.nfe is not None and line.scores[name].count:
-            by_label.setdefault(line.row.label, []).append(line)
-    for label, lines in by_label.items():
-        lines.sort(key=lambda line: line.nfe or 0)
+    for marker, (label, lines) in zip(cycle(_MARKERS), _joined(summary, name).items(), strict=False):
         means = [line.scores[name].mean * scale for line in lines]
         low = [(line.scores[name].mean - line.scores[name].low) * scale for line in lines]
         high = [(line.scores[name].high - line.scores[name].mean) * scale for line in lines]
-        axes.errorbar([line.nfe for line in lines], means, yerr=(low, high), marker="o", capsize=3, label=label)
+        costs = [line.nfe for line in lines]
+        axes.errorbar(costs, means, yerr=(low, high), marker=marker, elinewidth=1, capsize=3, alpha=0.8, label=label)
     for line in summary.lines:
         if line.row.control and not line.row.of_truth and line.nfe == 0 and line.scores[name].count:
             axes.axhline(line.scores[name].mean * scale, linestyle=":", color="grey", label=line.row.label)
@@ -54,7 +68,7 @@ def _quality(axes: Any, summary: Summary, name: str) -> None:
         xlabel="NFE: network rows a picture", ylabel=f"{heading_of(metric)}, {better} is better", title=TITLES[summary.task]
     )
     axes.set_xlim(left=0)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where it hides nothing
     axes.grid(alpha=0.3)
 
 

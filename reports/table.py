@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE
@@ -20,7 +21,7 @@ UNTRAINED = "random weights: speed and memory only"
 
 def table(summary: Summary) -> Table:
     """One task as a table: cost beside quality, methods first, controls apart. With four scores it is 116 columns wide, and
-    folds its cells to be readable from 100."""
+    folds its cells to be readable from 100. Options that set rows apart stand under their method."""
     title = f"{TITLES[summary.task]} (n = {summary.cases} {'case' if summary.cases == 1 else 'cases'})"
     shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     peaks = any(line.peak_bytes is not None for line in summary.lines)
@@ -29,7 +30,8 @@ def table(summary: Summary) -> Table:
     for heading in ("steps", "NFE", "calls"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for metric in summary.metrics.values():
-        shown.add_column(f"{metric.label}\n{metric.unit}".strip())  # folds between words where the screen is narrow
+        # folds between words where the screen is narrow, and inside of them rather than leave digits out
+        shown.add_column(f"{metric.label}\n{metric.unit}".strip(), overflow="fold")
     for heading in ["seconds", *(["peak\nGiB"] if peaks else []), *(["failed"] if failures else [])]:
         shown.add_column(heading, justify="right", no_wrap=True)
     for group in (summary.methods, tuple(line for line in summary.lines if line.row.control)):
@@ -55,6 +57,12 @@ def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> s
     return " ".join(said)
 
 
+def stacked(label: str) -> str:
+    """A row's label with the options that set it apart in a sweep one below the other: "flowedit+euler n_max=19" on two
+    lines."""
+    return re.sub(r" (?=\w+=)", "\n  ", label)
+
+
 def heading_of(metric: Metric) -> str:
     """A metric's heading with its unit."""
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
@@ -62,7 +70,7 @@ def heading_of(metric: Metric) -> str:
 
 def _cells(line: Line, summary: Summary, peaks: bool, failures: bool) -> list[str]:
     row = line.row
-    cells = [row.label, "" if row.control and not line.nfe else str(row.steps), count(line.nfe), count(line.calls)]
+    cells = [stacked(row.label), "" if row.control and not line.nfe else str(row.steps), count(line.nfe), count(line.calls)]
     for name, metric in summary.metrics.items():
         compared = not row.control and line is not summary.methods[0]
         value = score(line.scores[name], metric, summary.cases)
