@@ -69,6 +69,7 @@ class Manner:
     shard: Shard | None
     workers: int
     ray_address: str
+    dry_run: bool
 
     def effort(self) -> Effort:
         """The same for whoever runs it. Raises ValueError for wishes that contradict each other."""
@@ -91,6 +92,7 @@ MANNER = (
     click.option("--shard", type=ShardOf(), help="Run one of N equal parts, I/N; fe report shows them together."),
     click.option("--workers", type=click.IntRange(0, 4096), default=0, help="Ray workers, each with a model [0: none]"),
     click.option("--ray-address", default="", help="HOST:PORT of a Ray that runs, or auto. [default: one is started]"),
+    click.option("--dry-run", is_flag=True, help="Show what it would take, from one batch that is tried; write nothing."),
 )
 
 
@@ -126,11 +128,30 @@ def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], 
     plan, faults = planned(asked, wanted.spec, wanted.setup(), as_options(settings))
     for fault in faults:
         click.echo(f"fe: left out: {fault}", err=True)
-    check_writable(manner.out or Path("results"))
+    if not manner.dry_run:
+        check_writable(manner.out or Path("results"))
     with working(f"loading {wanted.spec}"):
-        prepared = replace(prepare(plan, elsewhere=effort.workers > 0), shard=manner.shard)
+        elsewhere = effort.workers > 0 and not manner.dry_run
+        prepared = replace(prepare(plan, elsewhere=elsewhere), shard=manner.shard)
+    if manner.dry_run:
+        _foretell(prepared, manner.folder(prepared), effort, manner.overwrite)
+        return
     with open_folder(prepared, manner.folder(prepared), manner.overwrite) as folder, keeping(folder, len(prepared.mine)):
         _show(prepared, _run(prepared, folder, effort))
+
+
+def _foretell(prepared: Prepared, folder: Path, effort: Effort, overwrite: bool) -> None:
+    """Print the plan, and what it would take."""
+    from ..experiments.forecast import forecast
+    from ..reports.forecast import foretold, plan_table
+    from .screen import console, working
+
+    with working("trying one batch"):
+        found = forecast(prepared, folder, effort, overwrite)
+    screen = console()
+    screen.print(plan_table(found))
+    for line in foretold(found, folder):
+        screen.print(line, markup=False, soft_wrap=True)
 
 
 def _run(prepared: Prepared, folder: RunFolder, effort: Effort) -> Results:

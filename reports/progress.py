@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..experiments.run import Watch
 
-_EVERY = 10.0  # seconds between plain lines
+_OFTEN, _SELDOM = 10.0, 600.0
+"""Seconds between plain lines: from ten on, more and more as a run grows long, so that the log of days stays short."""
 
 
 @contextmanager
@@ -27,8 +29,7 @@ def watched(console: Console) -> Iterator[Watch]:
         MofNCompleteColumn(),
         TextColumn("cells  {task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),  # rich's own column forgets what is older than 30 s, less than a batch may take
         TextColumn("[red]{task.fields[failures]}"),
     )
     with Progress(*columns, console=console) as progress:
@@ -49,24 +50,43 @@ def counted(console: Console, what: str, total: int) -> Iterator[Callable[[int],
         yield lambda done: progress.update(task, completed=done)
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people read them: "0.4 s", "26 s", "34 min", "5.2 h", "3.1 days"."""
+    for unit, length, until in (("s", 1.0, 119.5), ("min", 60.0, 119.5), ("h", 3600.0, 47.95)):
+        count = seconds / length
+        if count < until:
+            return f"{count:.1f} {unit}" if count < 9.95 else f"{count:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
 @dataclass
 class _Pace:
-    """Cells a second since the first report; cells that were there before do not count."""
+    """Cells in a time since the first report; cells that were there before do not count."""
 
-    started: float | None = None
-    first: int = 0
+    started: float = 0.0
+    first: int | None = None
 
-    def text(self, done: int) -> str:
-        if self.started is None:
+    def seconds(self, done: int) -> float:
+        """Since the first report, which this may be."""
+        if self.first is None:
             self.started, self.first = time.monotonic(), done
-        seconds = time.monotonic() - self.started
-        return f"{(done - self.first) / seconds:.1f}/s" if done > self.first and seconds > 0 else ""
+        return time.monotonic() - self.started
 
-    def left(self, done: int, total: int) -> float | None:
-        """Seconds still to go at the pace so far."""
-        if self.started is None or done == self.first:
-            return None
-        return (time.monotonic() - self.started) / (done - self.first) * (total - done)
+    def words(self, done: int, total: int) -> tuple[str, str]:
+        """The rate and the time left, each empty where it is not known yet, or where nothing is left."""
+        seconds = self.seconds(done)
+        made = done - (self.first or 0)
+        if made <= 0 or seconds <= 0:
+            return "", ""
+        left = seconds / made * (total - done)
+        return _rate(made / seconds), f"{duration(left)} left" if left else ""
+
+
+def _rate(per_second: float) -> str:
+    for unit, length in (("s", 1), ("min", 60)):
+        if per_second * length >= 1:
+            return f"{per_second * length:.1f}/{unit}"
+    return f"{per_second * 3600:.1f}/h"
 
 
 @dataclass
@@ -75,23 +95,24 @@ class _Bar:
     pace: _Pace = field(default_factory=_Pace)
 
     def __post_init__(self) -> None:
-        self.task = self.progress.add_task("comparing", total=None, rate="", failures="")
+        self.task = self.progress.add_task("comparing", total=None, rate="", left="", failures="")
 
     def __call__(self, done: int, total: int, failed: int) -> None:
+        rate, left = self.pace.words(done, total)
         failures = f"{failed} failed" if failed else ""
-        self.progress.update(self.task, completed=done, total=total, rate=self.pace.text(done), failures=failures)
+        self.progress.update(self.task, completed=done, total=total, rate=rate, left=left, failures=failures)
 
 
 @dataclass
 class _Plain:
     console: Console
     pace: _Pace = field(default_factory=_Pace)
-    said: float = 0.0
+    said: float = -math.inf  # at how many seconds the last line came
 
     def __call__(self, done: int, total: int, failed: int) -> None:
-        rate, now = self.pace.text(done), time.monotonic()
-        if now - self.said < _EVERY and done < total:
+        now = self.pace.seconds(done)
+        if now - self.said < max(_OFTEN, min(_SELDOM, now / 20)) and done < total:
             return
-        self.said, left = now, self.pace.left(done, total)
-        parts = [f"{done} of {total} cells", rate, f"{left:.0f} s left" if left else "", f"{failed} failed" if failed else ""]
+        self.said = now
+        parts = [f"{done} of {total} cells", *self.pace.words(done, total), f"{failed} failed" if failed else ""]
         self.console.print(", ".join(part for part in parts if part), highlight=False)
