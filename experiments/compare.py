@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ..cases.base import Case
-from ..metrics.base import Result
+from ..metrics.base import Metric, Result
 from ..metrics.pixels import is_picture
 from ..models.base import Model
 from .bench import Bench, Metrics
 from .cells import Cell, groups, make_cells, part
 from .environment import environment
 from .execute import encode, execute
-from .fingerprint import hash_model, plan_hash
+from .fingerprint import hash_model, ingredients, plan_hash
 from .folder import RunFolder
 from .manifest import Manifest
 from .names import build_cases, build_loader, load_model, model_kind, pick_device
@@ -40,7 +40,8 @@ PLAIN = (bool, int, float, str)
 @dataclass(frozen=True)
 class Prepared:
     """A comparison whose names have become objects, checked by a dry run; nothing has been computed yet. `loaded`: whether the
-    plan says how to load the model; `shard`: the part that is to be run here (None: all)."""
+    plan says how to load the model; `shard`: the part that is to be run here (None: all); `made_of`: what the cells' keys are
+    made of."""
 
     plan: Comparison
     model: Model[Any]
@@ -51,6 +52,7 @@ class Prepared:
     cells: Sequence[Cell]
     loaded: bool = True
     shard: Shard | None = None
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mine(self) -> Sequence[Cell]:
@@ -82,6 +84,7 @@ class Prepared:
             loaded=self.loaded,
             device=self.device,
             shard=None if self.shard is None else str(self.shard),
+            made_of=self.made_of,
         )
 
 
@@ -106,7 +109,8 @@ def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool =
         device, numerics = str(latents.device), _as_it_is(model, latents)
     rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
     cells = make_cells(rows, cases, hash_model(model), numerics)
-    return Prepared(plan, model, device, cases, metrics, rows, cells, loaded)
+    made_of = ingredients(model, numerics, rows, cases, distinct(metrics))
+    return Prepared(plan, model, device, cases, metrics, rows, cells, loaded, made_of=made_of)
 
 
 def _fitted(cases: Sequence[Case], model: Model[Any]) -> Sequence[Case]:
@@ -141,10 +145,15 @@ def _as_it_is(model: Model[Any], latents: Tensor) -> str:
 
 def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
     """Let every metric score a source as it is, so that one whose weights are missing says so before the work."""
-    for metric in {metric for by_name in metrics.values() for metric in by_name.values()}:
+    for metric in distinct(metrics):
         case = next(case for case in cases if metric.suits(case))
         nothing = torch.zeros(1)
         metric(case, Result(case.picture, nothing, nothing))
+
+
+def distinct(metrics: Metrics) -> list[Metric]:
+    """The metrics of all tasks, each once."""
+    return list(dict.fromkeys(metric for by_name in metrics.values() for metric in by_name.values()))
 
 
 def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> AbstractContextManager[RunFolder]:

@@ -37,8 +37,7 @@ def model_parts(model: Model[Any]) -> dict[str, str]:
     """What a model is made of, as hashes by name: its networks, its settings, and the code of its class.
     Raises ValueError where its weights cannot be read."""
     parts = {
-        f"the model's {name}": _short(part) if isinstance(part, str) else _hash_network(part)
-        for name, part in model.parts().items()
+        _part(name): _short(part) if isinstance(part, str) else _hash_network(part) for name, part in model.parts().items()
     }
     return parts | {_code_of(model): hash_code(type(model))}
 
@@ -102,9 +101,13 @@ def ingredients(
 
 
 def bearing(model: Model[Any], row: Row, case: Case, metrics: Iterable[Metric]) -> list[str]:
-    """The names of those that one cell depends on."""
-    things = (row.editor, row.solver, *metrics)
-    return [KEYS, NUMERICS, *model_parts(model), *map(_code_of, things), _case(case)]
+    """The names of those that one cell and its scores depend on."""
+    things = (model, row.editor, row.solver, *metrics)
+    return [KEYS, NUMERICS, *map(_part, model.parts()), *map(_code_of, things), _case(case)]
+
+
+def _part(name: str) -> str:
+    return f"the model's {name}"
 
 
 def _code_of(thing: object) -> str:

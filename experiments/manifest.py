@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ class Manifest:
     names of the `metrics` by task are in the order of the tables; `cells` counts all of them, those of other shards too.
     `trained`: whether results say anything of quality; `loaded`: whether `comparison` says how to load the model, which may
     have been handed over as an object; `device`: what the model ran on. `shard`: which part of the cells the folder is for,
-    such as "2/16" (None: all). `sessions`: where and how each part of the run took place."""
+    such as "2/16" (None: all). `sessions`: where and how each part of the run took place. `made_of`: what the keys are made of
+    (see `fingerprint.ingredients`), so that it can be told what has changed."""
 
     plan: str
     comparison: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Manifest:
     device: str
     shard: str | None = None
     sessions: tuple[Mapping[str, Any], ...] = ()
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As text, for people too."""
