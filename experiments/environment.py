@@ -1,4 +1,4 @@
-"""Where a run takes place: versions, device, commit, command."""
+"""Where a run takes place: versions, device, commit, command. Nothing of whose machine it is."""
 
 from __future__ import annotations
 
@@ -8,22 +8,30 @@ import shlex
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_PACKAGES = ("fe-toolkit", "torch", "diffusers", "transformers", "torchmetrics", "numpy")
+from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS
+
+_PACKAGES = (
+    *("fe-toolkit", "torch", "diffusers", "transformers", "accelerate", "torchmetrics", "numpy", "pillow"),
+    *("bitsandbytes", "torchao", "peft", "ray"),
+)
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What a reader of the results has to know to get them again, as plain values."""
+    """What a reader of the results has to know to get them again, as plain values. `changes`: whether files of this package's
+    source differ from the commit (None, as the commit, outside of a repository)."""
+    head, changes = commit()
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "commit": commit(),
-        "versions": {"python": platform.python_version()} | {name: found for name in _PACKAGES if (found := _version(name))},
+        "commit": head,
+        "changes": changes,
+        "versions": {"python": platform.python_version()} | _packages() | _plugins() | _gpu(device),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -31,24 +39,52 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
-    """What a device is called: the GPU's name, or the machine's kind."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    """What a device is called: the GPU's name, or the machine's kind with what its cores can do at once."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def commit() -> str | None:
-    """The commit of this package's source, with "+changes" where files differ from it; None outside a repository."""
+def commit() -> tuple[str | None, bool | None]:
+    """The commit of this package's source, and whether files that it has differ from it; None outside of a repository."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
-        return None
+        return None, None
     try:
-        head = _git(folder, "rev-parse", "HEAD")
-        return head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+        changed = _said("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+        return _said("git", "-C", str(folder), "rev-parse", "HEAD"), bool(changed)
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _packages() -> dict[str, str]:
+    return {name: found for name in _PACKAGES if (found := _version(name)) is not None}
+
+
+def _plugins() -> dict[str, str]:
+    """The packages that bring solvers, editors, models, metrics or cases of their own."""
+    tables = (SOLVERS, EDITORS, MODELS, METRICS, CASES)
+    entries = [entry for table in tables for entry in entry_points(group=table.group)]
+    return {entry.dist.name: entry.dist.version for entry in entries if entry.dist is not None}
+
+
+def _gpu(device: str) -> dict[str, str]:
+    """The driver of the GPU, and what drives it: CUDA or ROCm, and cuDNN."""
+    if not device.startswith("cuda"):
+        return {}
+    found = {"cuda": torch.version.cuda, "hip": torch.version.hip, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _driver() -> str | None:
+    try:
+        return _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0]
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
 
 
