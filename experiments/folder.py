@@ -50,17 +50,23 @@ class RunFolder:
         with locked(path):
             if overwrite:
                 _clear(path)
-            found = read_manifest(path)
-            if found is not None and (found.plan, found.shard) != (manifest.plan, manifest.shard):
-                raise ValueError(
-                    f"{str(path)!r} holds a different run; give --out another folder, or --overwrite to replace it"
-                )
-            if found is None:
+            folder = cls.look(path, manifest)
+            if not (path / RUN).exists():
                 _write(path / RUN, manifest.to_json())
             heal(path / RECORDS)
-            folder = cls(path, found or manifest, {record.key: record for record in read_records(path / RECORDS)})
             folder._tidy()
             yield folder
+
+    @classmethod
+    def look(cls, path: Path, manifest: Manifest) -> RunFolder:
+        """The folder of that comparison as it stands, which need not exist, to be read and not written.
+        Raises ValueError if it holds another run or something else, or records that cannot be read."""
+        if path.exists():
+            _check_ours(path)
+        found = read_manifest(path)
+        if found is not None and (found.plan, found.shard) != (manifest.plan, manifest.shard):
+            raise ValueError(f"{str(path)!r} holds a different run; give --out another folder, or --overwrite to replace it")
+        return cls(path, found or manifest, {record.key: record for record in read_records(path / RECORDS)})
 
     def begin(self, session: Mapping[str, Any]) -> None:
         """Note where and how the records that follow are made."""

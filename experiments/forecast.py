@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,8 +21,7 @@ from .bench import Bench
 from .cells import Cell, Group, groups
 from .compare import Prepared
 from .folder import RunFolder
-from .manifest import read_manifest
-from .records import Record, picture_name
+from .records import picture_name
 from .rows import Row
 from .run import Effort, finished
 
@@ -95,9 +94,9 @@ class Forecast:
 
 def forecast(prepared: Prepared, out: Path, effort: Effort, overwrite: bool = False) -> Forecast:
     """What it would take to run what the folder `out` does not hold yet. It need not exist, and is left as it is.
-    Raises ValueError if it holds another run that is not to be overwritten."""
+    Raises ValueError if it holds another run that is not to be overwritten (see `RunFolder.look`)."""
     bench = Bench(prepared.model, prepared.metrics, effort.pictures)
-    held = {} if overwrite else _held(bench, prepared, out, effort.retry)
+    held = {} if overwrite else finished(bench, prepared.mine, RunFolder.look(out, prepared.manifest), effort.retry)
     left = [group for group in groups(prepared.mine, effort.batch) if any(cell.key not in held for cell in group.cells)]
     first = next((group for group in left if not group.cells[0].row.control), left[0] if left else None)
     cells = Counter(cell.row.name for cell in prepared.mine)
@@ -141,15 +140,6 @@ def _brief(group: Group) -> Group:
         return replace(cell, row=replace(cell.row, editor=Inversion.reconstruction(False), solver=Euler(), steps=1))
 
     return replace(group, cells=tuple(map(brief, group.cells)))
-
-
-def _held(bench: Bench, prepared: Prepared, out: Path, retry: bool) -> Mapping[str, Record]:
-    found = read_manifest(out)
-    if found is None:
-        return {}
-    if (found.plan, found.shard) != (prepared.hash, prepared.manifest.shard):
-        raise ValueError(f"{str(out)!r} holds a different run; give --out another folder, or --overwrite to replace it")
-    return finished(bench, prepared.mine, RunFolder(out, found), retry)
 
 
 def _original_bytes(left: Sequence[Group], out: Path, overwrite: bool) -> float:
