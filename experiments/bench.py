@@ -1,10 +1,13 @@
-"""Where groups of cells are worked on: edited as one batch, then decoded and scored, whatever fails on the way."""
+"""Where groups of cells are worked on: edited as one batch and decoded, then scored, whatever fails on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -13,12 +16,16 @@ from ..cases.base import Case
 from ..metrics.base import Metric, Result, Task
 from ..metrics.pixels import is_picture
 from ..models.base import Model
+from ..models.fitting import OutOfMemoryError
 from ..models.preparing import is_compiled
+from .attended import Attended
 from .cells import Cell, Group
-from .execute import Outcome, encode, execute
+from .execute import Outcome, Walked, decode, edit_cases, encode, why_not_finite
 from .records import Finished, Record, Share, picture_name
 
 Metrics = Mapping[Task, Mapping[str, Metric]]
+
+LONGEST_REASON = 500
 
 
 class Edited(NamedTuple):
@@ -30,19 +37,29 @@ class Edited(NamedTuple):
 
 @dataclass
 class Bench:
-    """A model at work. `edit` and `finish` may run in different threads, as long as each runs in one."""
+    """A model at work. `edit` and `finish` may run in different threads, as long as each runs in one: only `edit` meets the
+    model and its device. `network_seconds`: inside the network, of the batches that came out.
+
+    What an editor, solver, model or metric of a plug-in raises becomes the reason of its cells, unless it is no Exception
+    (KeyboardInterrupt, SystemExit): that is how Python is told to stop, and it does."""
 
     model: Model[Any]
     metrics: Metrics
     pictures: bool = True
+    network_seconds: float = 0.0
     _sources: tuple[Sequence[str], Mapping[str, Tensor]] = ((), {})
     _warm: set[Hashable] = field(default_factory=set)
+    _room: dict[Hashable, int] = field(default_factory=dict)
 
     def edit(self, group: Group) -> list[Edited]:
-        """Run a group as one batch; if that fails, each cell alone, so that only the faulty ones are lost. With a compiled
-        network every row runs once unseen for each size of a batch: what is compiled on the way is in nobody's seconds."""
+        """Run a group as one batch; cases that do not come out finite are left out of what comes of it. If it does not fit the
+        GPU's memory it is halved until it does, and later groups of the row start with what fitted; if it fails otherwise each
+        cell runs alone, so that only the faulty ones are lost. With a compiled network every row runs once unseen for each size
+        of a batch: what is compiled on the way is in nobody's seconds."""
         known = self._encoded(group.cases)
-        return list(self._attempts(group.cells, known))
+        together = [cell for cell in group.cells if cell.case.id in known or cell.row.of_truth]
+        strange = [cell for cell in group.cells if cell.case.id not in known and not cell.row.of_truth]
+        return self._attempted(together, known) + self._apart(strange, 1, known)
 
     def finish(self, edited: Sequence[Edited]) -> list[Finished]:
         """Score what came out; a cell whose score fails is recorded with the reason."""
@@ -57,48 +74,126 @@ class Bench:
         found = self.metrics.get(cell.row.task, {}) if self.model.trained else {}
         return {name: metric for name, metric in found.items() if metric.suits(cell.case)}
 
+    def seconds(self, whole: float) -> dict[str, float | None]:
+        """Where the `whole` seconds of a run went: inside the network, the text encoders and the codec; `overhead` is by how
+        much of these three it took longer (None where none of them did anything)."""
+        inside = {
+            "network": self.network_seconds,
+            "text": self._attended.text_seconds,
+            "codec": self._attended.codec_seconds,
+        }
+        useful = sum(inside.values())
+        return {"whole": whole, **inside, "overhead": whole / useful - 1.0 if useful else None}
+
+    @cached_property
+    def _attended(self) -> Attended:
+        return Attended(self.model)
+
     def _encoded(self, cases: tuple[Case, ...]) -> Mapping[str, Tensor]:
-        """The latent of each case by its id, encoded together once for all groups of a batch. Empty where that fails: then
-        every cell meets, and records, the reason itself."""
+        """The latent of each case by its id, encoded together once for all groups of a batch, or in parts where that fails.
+        Without those that fail alone: their cells meet, and record, the reason themselves."""
         names = [case.id for case in cases]
         if self._sources[0] != names:
-            try:
-                self._sources = (names, dict(zip(names, encode(self.model, cases), strict=True)))
-            except Exception:
-                self._sources = (names, {})
+            self._sources = (names, self._latents(cases))
         return self._sources[1]
 
-    def _attempts(self, cells: Sequence[Cell], known: Mapping[str, Tensor]) -> Iterator[Edited]:
+    def _latents(self, cases: Sequence[Case]) -> dict[str, Tensor]:
         try:
-            yield Edited(cells, self._executed(cells, known))
-            return
-        except Exception as fault:  # an editor, solver or model of a plug-in may fail in any way
-            reason = f"{type(fault).__name__}: {fault}"
-        if len(cells) == 1:
-            yield Edited(cells, reason)
-            return
-        for cell in cells:
-            yield from self._attempts([cell], known)
+            return dict(zip([case.id for case in cases], encode(self._attended, cases), strict=True))
+        except Exception:  # too large for the GPU, or one of the pictures does not suit the model
+            half = len(cases) // 2
+        return self._latents(cases[:half]) | self._latents(cases[half:]) if half else {}
 
-    def _executed(self, cells: Sequence[Cell], known: Mapping[str, Tensor]) -> Outcome:
-        row, cases = cells[0].row, [cell.row.prepared(cell.case) for cell in cells]
-        source = None if row.of_truth or not known else torch.stack([known[case.id] for case in cases])
+    def _attempted(self, cells: Sequence[Cell], known: Mapping[str, Tensor]) -> list[Edited]:
+        if not cells:
+            return []
+        place = (cells[0].row.name, cells[0].case.picture.shape)
+        room = self._room.get(place, len(cells))
+        if room < len(cells):
+            return self._apart(cells, room, known)
+        try:
+            return self._edited(cells, known)
+        except OutOfMemoryError as fault:
+            reason, fewer = _reason(fault), (len(cells) + 1) // 2
+            self._room[place] = fewer
+        except Exception as fault:  # an editor, solver or model of a plug-in may fail in any way
+            reason, fewer = _reason(fault), 1
+        if len(cells) == 1:
+            return [Edited(cells, reason)]
+        return self._apart(cells, fewer, known)
+
+    def _apart(self, cells: Sequence[Cell], size: int, known: Mapping[str, Tensor]) -> list[Edited]:
+        parts = [cells[first : first + size] for first in range(0, len(cells), size)]
+        return [one for part in parts for one in self._attempted(part, known)]
+
+    def _edited(self, cells: Sequence[Cell], known: Mapping[str, Tensor]) -> list[Edited]:
+        row, seed, cases = cells[0].row, cells[0].seed, [cell.row.prepared(cell.case) for cell in cells]
+        ready = not row.of_truth and all(case.id in known for case in cases)
+        source = torch.stack([known[case.id] for case in cases]) if ready else None
+        walked = self._walked(cells, cases, source)
+        finite = walked.finite
+        found = []
+        if any(finite):
+            kept = [i for i, sound in enumerate(finite) if sound]
+            found.append(Edited([cells[i] for i in kept], _on_host(decode(self._attended, _of(walked, kept)))))
+        for i in (i for i, sound in enumerate(finite) if not sound):
+            lost = walked.source_latents[i : i + 1]
+            reason = why_not_finite(self.model, row.editor, row.solver, row.steps, cases[i], seed, lost)
+            found.append(Edited([cells[i]], _reason(FloatingPointError(reason))))
+        return found
+
+    def _walked(self, cells: Sequence[Cell], cases: Sequence[Case], source: Tensor | None) -> Walked:
+        row, seed = cells[0].row, cells[0].seed
         what = (row.name, len(cases), cases[0].picture.shape)
         if is_compiled(self.model.network) and what not in self._warm:
             self._warm.add(what)
-            execute(self.model, row.editor, row.solver, row.steps, cases, cells[0].seed, source=source)
-        return execute(self.model, row.editor, row.solver, row.steps, cases, cells[0].seed, source=source)
+            edit_cases(self.model, row.editor, row.solver, row.steps, cases, seed, source=source)
+        walked = edit_cases(self._attended, row.editor, row.solver, row.steps, cases, seed, source=source)
+        self.network_seconds += walked.cost.network_seconds
+        return walked
 
     def _scored(self, cell: Cell, outcome: Outcome, i: int) -> Finished:
         result = Result(outcome.pictures[i], outcome.latents[i], outcome.source_latents[i])
         try:
-            scores = {name: metric(cell.case, result) for name, metric in self.suiting(cell).items()}
+            scores = {name: _number(name, metric(cell.case, result)) for name, metric in self.suiting(cell).items()}
+            record = _record(cell, cost=Share.of(outcome.cost), scores=scores, counts=dict(outcome.edit.counts))
+            record.to_json()  # what cannot be written down would end the run
         except Exception as fault:  # a metric of a plug-in may fail in any way
-            return _failed(cell, f"{type(fault).__name__}: {fault}")
-        record = _record(cell, cost=Share.of(outcome.cost), scores=scores, counts=dict(outcome.edit.counts))
+            return _failed(cell, _reason(fault))
         if not (self.pictures and is_picture(result.picture)):
             return Finished(record, None)
         return Finished(replace(record, picture=picture_name(cell.row.name, cell.picture)), result.picture)
+
+
+def _of(walked: Walked, kept: Sequence[int]) -> Walked:
+    """Some cases of a batch, at the whole batch's cost."""
+    if len(kept) == len(walked.source_latents):
+        return walked
+    edit = replace(walked.edit, latent=walked.edit.latent[kept], path=())
+    return replace(walked, edit=edit, source_latents=walked.source_latents[kept])
+
+
+def _on_host(outcome: Outcome) -> Outcome:
+    """The same where nothing that looks at it needs the model's device."""
+    return replace(outcome, latents=outcome.latents.cpu(), source_latents=outcome.source_latents.cpu())
+
+
+def _number(metric: str, score: object) -> float:
+    """A score as JSON can hold it. Raises TypeError for what is no number, ValueError for an infinite one."""
+    if not isinstance(score, SupportsFloat):
+        raise TypeError(f"the metric {metric} must give a number, got {score!r}")
+    if math.isinf(number := float(score)):
+        raise ValueError(f"the metric {metric} must give a finite number, or NaN where it is not defined, got {number}")
+    return number
+
+
+def _reason(fault: Exception) -> str:
+    """What went wrong, in one line."""
+    try:
+        said = str(fault)
+    except Exception:  # of a plug-in too
+        said = "it does not say why"
+    return textwrap.shorten(f"{type(fault).__name__}: {said}", LONGEST_REASON, placeholder=" ...")
 
 
 def _failed(cell: Cell, reason: str) -> Finished:

@@ -1,4 +1,4 @@
-"""One batch of edits, metered: encode, edit, decode."""
+"""One batch of edits: encode, edit (metered), decode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ..editors.base import Edit, Editor, KeyedNoise, Request
 from ..models.base import Model
 from ..models.fitting import fitting
 from ..models.pictures import latent_masks
+from ..ode import Tick, TimeGrid
 from ..solvers.base import Solver
+from .attended import Attended
 from .memory import peak_bytes, reset_peak
 from .meter import metered
 from .names import check_mask
@@ -36,6 +38,23 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Walked:
+    """What an editor made of a batch: edited latents (B, ...), finite or not, with the sources' latents, the cost, and what
+    would have taken less memory."""
+
+    edit: Edit
+    source_latents: Tensor
+    cost: Cost
+    smaller: Sequence[str]
+
+    @property
+    def finite(self) -> Sequence[bool]:
+        """Whether each case came out finite."""
+        found: list[bool] = torch.isfinite(self.edit.latent).flatten(1).all(1).tolist()
+        return found
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Edited pictures (B, 3, H, W) in [0, 1] with their latents, the sources' latents, what the editor showed, and the cost."""
 
@@ -48,13 +67,14 @@ class Outcome:
 
 @torch.inference_mode()
 def encode(model: Model[Any], cases: Sequence[Case]) -> Tensor:
-    """The latents of the cases' pictures (all of one shape), on the model's device."""
+    """The latents of the cases' pictures (all of one shape), on the model's device.
+    Raises OutOfMemoryError if the GPU's memory does not suffice, ValueError for sizes that do not suit the model."""
     pictures = torch.stack([case.picture for case in cases])
     return fitting(lambda: model.encode(pictures), model.setup, _smaller(model, cases))
 
 
 @torch.inference_mode()
-def execute(
+def edit_cases(
     model: Model[Any],
     editor: Editor,
     solver: Solver[Any],
@@ -66,14 +86,15 @@ def execute(
     masks: Tensor | None = None,
     keep_path: bool = False,
     watch: Callable[[int], None] | None = None,
-) -> Outcome:
-    """Edit `cases` (pictures of one shape) as one batch. A case's result does not depend on the others beside it.
+) -> Walked:
+    """Edit `cases` (pictures of one shape) as one batch, and decode nothing yet. A case's result does not depend on the others
+    beside it.
 
     source: the latents of the cases' pictures where they are known already; otherwise they are encoded here. masks: pixels (B,
     1, H, W) in [0, 1], 1 where the pictures may change, for editors that take them. watch: told the number of network calls
     after each.
-    Raises FloatingPointError if a result is not finite, ValueError if options, sizes or prompts do not fit, or the GPU's memory
-    does not suffice."""
+    Raises ValueError if options, sizes or prompts do not fit, or the editor gives latents of another shape; OutOfMemoryError if
+    the GPU's memory does not suffice."""
     source = encode(model, cases) if source is None else source
     device = source.device
     mask = None if masks is None else _on_latents(masks, editor, cases, source)
@@ -88,12 +109,85 @@ def execute(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
-    if not torch.isfinite(edit.latent).all():
-        raise FloatingPointError("the edited latent is not finite; use more steps or a lower guidance scale")
+    if edit.latent.shape != source.shape:
+        raise ValueError(
+            f"{type(editor).__name__} must give latents of the shape that it got, {tuple(source.shape)}, "
+            f"got {tuple(edit.latent.shape)}"
+        )
     peak = peak_bytes(device) if tracked else None
-    cost = Cost(len(cases), meter.calls, meter.rows, seconds, meter.seconds, peak)
-    pictures = fitting(lambda: model.decode(edit.latent).cpu(), model.setup, smaller)
-    return Outcome(pictures, edit.latent, source, edit, cost)
+    return Walked(edit, source, Cost(len(cases), meter.calls, meter.rows, seconds, meter.seconds, peak), smaller)
+
+
+@torch.inference_mode()
+def decode(model: Model[Any], walked: Walked) -> Outcome:
+    """The pictures of a batch, on the CPU. Raises OutOfMemoryError if the GPU's memory does not suffice."""
+    edit = walked.edit
+    pictures = fitting(lambda: model.decode(edit.latent).cpu(), model.setup, walked.smaller)
+    return Outcome(pictures, edit.latent, walked.source_latents, edit, walked.cost)
+
+
+def execute(
+    model: Model[Any],
+    editor: Editor,
+    solver: Solver[Any],
+    steps: int,
+    cases: Sequence[Case],
+    seed: int,
+    *,
+    source: Tensor | None = None,
+    masks: Tensor | None = None,
+    keep_path: bool = False,
+    watch: Callable[[int], None] | None = None,
+) -> Outcome:
+    """`edit_cases`, then `decode`. Raises as they do, and FloatingPointError if a result is not finite, naming the step that
+    it was lost in."""
+    walked = edit_cases(model, editor, solver, steps, cases, seed, source=source, masks=masks, keep_path=keep_path, watch=watch)
+    finite = walked.finite
+    if not all(finite):
+        i = finite.index(False)
+        mask = None if masks is None else masks[i : i + 1]
+        lost = walked.source_latents[i : i + 1]
+        raise FloatingPointError(why_not_finite(model, editor, solver, steps, cases[i], seed, lost, mask))
+    return decode(model, walked)
+
+
+def why_not_finite(
+    model: Model[Any],
+    editor: Editor,
+    solver: Solver[Any],
+    steps: int,
+    case: Case,
+    seed: int,
+    source: Tensor,
+    mask: Tensor | None = None,
+) -> str:
+    """In which step an edit that came out not finite was lost, in a sentence. The case is walked once more, alone, with every
+    state looked at: too dear for the walks that go well. source: its latent (1, ...)."""
+    if not torch.isfinite(source).all():
+        return "the source's latent is not finite; let the model compute in another dtype, such as bfloat16 or float32"
+    steady: list[Tick] = []  # the evaluations of states that are finite, up to the first one that is not
+    lost = False
+
+    def look(tick: Tick, x: Tensor) -> None:
+        nonlocal lost
+        lost = lost or not bool(torch.isfinite(x).all())
+        if not lost:
+            steady.append(tick)
+
+    attended = Attended(model, look)
+    edit_cases(attended, editor, solver, steps, [case], seed, source=source, masks=mask)
+    what = "the state" if steady else "the edited latent"
+    return f"{what} is not finite{_from(steady, model.grid(steps, source.shape))}; use more steps or a lower guidance scale"
+
+
+def _from(steady: Sequence[Tick], grid: TimeGrid) -> str:
+    """From which step on: the one of the last evaluation of a finite state. Empty where there was none."""
+    if not steady:
+        return ""
+    t0, t1 = steady[-1].t0, steady[-1].t1
+    if t1 < t0:
+        return f" from step {1 + sum(t > t0 for t in grid.times)} of {grid.steps} on"
+    return f" from step {1 + sum(t < t0 for t in grid.times)} of {grid.steps} of the inversion on"
 
 
 def _smaller(model: Model[Any], cases: Sequence[Case]) -> list[str]:

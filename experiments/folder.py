@@ -73,6 +73,12 @@ class RunFolder:
         self.manifest = replace(self.manifest, sessions=(*self.manifest.sessions, session))
         _write(self.path / RUN, self.manifest.to_json())
 
+    def end(self, found: Mapping[str, Any]) -> None:
+        """Note what was found of the last session."""
+        *earlier, last = self.manifest.sessions
+        self.manifest = replace(self.manifest, sessions=(*earlier, {**last, **found}))
+        _write(self.path / RUN, self.manifest.to_json())
+
     def keep(self, finished: Sequence[Finished]) -> None:
         """Add cells, and return when they are on the disk. Raises OSError if they cannot be written; a line that was cut off
         by that is healed when the folder is opened again."""

@@ -51,11 +51,11 @@ def metered(network: nn.Module, watch: Callable[[int], None] | None = None) -> I
         meter.rows += next(
             value.shape[0] for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 0
         )
-        _settle()
+        settle()
         started[0] = time.perf_counter()
 
     def after(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        _settle()
+        settle()
         meter.seconds += time.perf_counter() - started[0]
         if watch is not None:
             watch(meter.calls)
@@ -87,6 +87,7 @@ def _around(network: nn.Module, before: _Before, after: _After) -> Iterator[None
         network._compiled_call_impl = compiled
 
 
-def _settle() -> None:
+def settle() -> None:
+    """Wait until the GPU has done what it was asked, so that the clock counts it; nothing where there is none."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

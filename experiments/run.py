@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,8 +10,9 @@ from typing import Any, Protocol
 from ..cases.base import Case
 from ..metrics.pixels import is_picture
 from ..models.base import Model
-from .bench import Bench, Metrics
+from .bench import Bench, Edited, Metrics
 from .cells import Cell, groups
+from .finishing import finishing
 from .folder import RunFolder
 from .records import Record
 
@@ -64,24 +66,37 @@ def run(
     watch: Watch,
     effort: Effort,
     session: Mapping[str, Any],
+    beside: bool = False,
 ) -> None:
     """Run what `folder` does not hold yet. A cell that fails is recorded with its reason, and the run goes on.
 
-    session: where and how this takes place, noted before the first record. Raises OSError if the folder cannot be written.
+    session: where and how this takes place, noted before the first record; at the end, where the seconds went. beside: score
+    and write in a thread of its own while the next group is edited, for models on a GPU; `watch` hears from that thread. On a
+    CPU both would share the cores, and the measured seconds of an edit would count the other's work. Nor is anything decoded
+    beside an edit on a GPU, whose seconds and peak memory would count that, while the device is busy either way.
+    Raises OSError if the folder cannot be written.
     """
+    started = time.perf_counter()
     bench = Bench(model, metrics, effort.pictures)
     held = finished(bench, cells, folder, effort.retry)
     tally = Tally(watch, len(cells))
     tally.add(held.values())
     todo = [group for group in groups(cells, effort.batch) if any(cell.key not in held for cell in group.cells)]
-    if todo:
-        folder.begin(session)
-    for group in todo:
+    if not todo:
+        return
+
+    def finish(edited: Sequence[Edited]) -> None:
         if effort.pictures:
-            keep_originals(folder, group.cases)
-        kept = [one for one in bench.finish(bench.edit(group)) if one.record.key not in held]
+            keep_originals(folder, [cell.case for one in edited for cell in one.cells])
+        kept = [one for one in bench.finish(edited) if one.record.key not in held]
         folder.keep(kept)
         tally.add(record for record, _ in kept)
+
+    folder.begin(session)
+    with finishing(finish, beside) as give:
+        for group in todo:
+            give(bench.edit(group))
+    folder.end({"seconds": bench.seconds(time.perf_counter() - started)})
 
 
 def finished(bench: Bench, cells: Sequence[Cell], folder: RunFolder, retry: bool) -> dict[str, Record]:

@@ -12,17 +12,21 @@ from .base import Setup
 Made = TypeVar("Made")
 
 
+class OutOfMemoryError(ValueError):
+    """The GPU's memory does not suffice; less at once may fit."""
+
+
 def fitting(work: Callable[[], Made], setup: Setup | None, further: Sequence[str] = ()) -> Made:
     """What `work` returns. `setup`: how its model was loaded; `further`: what else would take less memory.
 
-    Raises ValueError (one sentence) if the GPU's memory does not suffice: what was in use, and what may fit.
+    Raises OutOfMemoryError (one sentence) if the GPU's memory does not suffice: what was in use, and what may fit.
     """
     try:
         return work()
     except torch.OutOfMemoryError:
         pass  # this fault holds all that was on the stack; whoever tries something smaller next needs that memory
     ways = [*_smaller(setup), *further]
-    raise ValueError(f"out of GPU memory{_used()}; " + (f"try {' or '.join(ways)}" if ways else "a larger GPU would do"))
+    raise OutOfMemoryError(f"out of GPU memory{_used()}; " + (f"try {' or '.join(ways)}" if ways else "a larger GPU would do"))
 
 
 def _used() -> str:

@@ -17,7 +17,7 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
 from fe.experiments.cells import make_cells
 from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
-from fe.experiments.execute import execute
+from fe.experiments.execute import edit_cases
 from fe.experiments.fingerprint import cell_key, hash_case, hash_model
 from fe.experiments.folder import check_writable
 from fe.experiments.names import build_cases
@@ -327,9 +327,9 @@ def test_what_is_compiled_on_the_way_is_in_nobody_s_seconds(tmp_path: Path, monk
 
     def counting(model: Any, editor: Any, solver: Any, steps: int, cases: Any, *rest: Any, **given: Any) -> Any:
         executed.append(len(cases))
-        return execute(model, editor, solver, steps, cases, *rest, **given)
+        return edit_cases(model, editor, solver, steps, cases, *rest, **given)
 
-    monkeypatch.setattr("fe.experiments.bench.execute", counting)
+    monkeypatch.setattr("fe.experiments.bench.edit_cases", counting)
     plain = ran(prepare(PLAN), tmp_path / "plain", batch=2)
     rows = len({record.row for record in plain})
     assert sorted(executed) == sorted(rows * [2, 2, 1])

@@ -1,0 +1,99 @@
+"""A model as it works, with somebody watching: what its codec and its text encoders take, and which states it meets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..attention_hooks.base import AttentionHook, Point
+from ..models.base import Model
+from ..ode import Field, Tick, TimeGrid
+from .meter import settle
+
+Look = Callable[[Tick, Tensor], None]
+
+
+class Attended(Model[Any]):
+    """Another model, to be used in its place. `codec_seconds` and `text_seconds` are the time spent in `encode` and `decode`,
+    and in `condition` (wall clock). `look`, if given, is shown the time and state (B, ...) of every evaluation before it is
+    made; those of an editor that goes past `field` are not seen."""
+
+    def __init__(self, model: Model[Any], look: Look | None = None) -> None:
+        self.network, self.trained, self.setup = model.network, model.trained, model.setup
+        self.codec_seconds = self.text_seconds = 0.0
+        self._model, self._look = model, look
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        with self._codec():
+            return self._model.encode(pictures)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        with self._codec():
+            return self._model.decode(latents)
+
+    def condition(self, prompts: Sequence[str], guidance: float) -> Any:
+        started = time.perf_counter()
+        condition = self._model.condition(prompts, guidance)
+        settle()
+        self.text_seconds += time.perf_counter() - started
+        return condition
+
+    def velocity(self, t: float | Tensor, x: Tensor, condition: Any) -> Tensor:
+        return self._model.velocity(t, x, condition)
+
+    def calls(self, condition: Any) -> Sequence[Sequence[int]]:
+        return self._model.calls(condition)
+
+    def grid(self, steps: int, latent_shape: Sequence[int]) -> TimeGrid:
+        return self._model.grid(steps, latent_shape)
+
+    def start(self, t: float, noise: Tensor) -> Tensor:
+        return self._model.start(t, noise)
+
+    def points(self) -> Mapping[Point, nn.Module]:
+        return self._model.points()
+
+    def feature_bytes(self, latent_shape: Sequence[int]) -> Mapping[Point, int]:
+        return self._model.feature_bytes(latent_shape)
+
+    def parts(self) -> Mapping[str, nn.Module | str]:
+        return self._model.parts()
+
+    @property
+    def multiple(self) -> int:
+        return self._model.multiple
+
+    @property
+    def packing(self) -> int:
+        return self._model.packing
+
+    @property
+    def side(self) -> int:
+        return self._model.side
+
+    @property
+    def usual_side(self) -> int:
+        return self._model.usual_side
+
+    def field(self, condition: Any, hook: AttentionHook | None = None) -> Field:  # type: ignore[misc]
+        """The model's own field; it is final, and stays what it is: only here is it known to which step a state belongs."""
+        field, look = self._model.field(condition, hook), self._look
+        if look is None:
+            return field
+
+        def seen(tick: Tick, x: Tensor) -> Tensor:
+            look(tick, x)
+            return field(tick, x)
+
+        return seen
+
+    @contextmanager
+    def _codec(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        settle()
+        self.codec_seconds += time.perf_counter() - started
