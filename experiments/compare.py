@@ -41,7 +41,7 @@ PLAIN = (bool, int, float, str)
 class Prepared:
     """A comparison whose names have become objects, checked by a dry run; nothing has been computed yet. `loaded`: whether the
     plan says how to load the model; `shard`: the part that is to be run here (None: all); `made_of`: what the cells' keys are
-    made of."""
+    made of. Raises ValueError if there are more shards than cases."""
 
     plan: Comparison
     model: Model[Any]
@@ -54,9 +54,13 @@ class Prepared:
     shard: Shard | None = None
     made_of: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.shard is not None:
+            part(self.cells, self.shard)  # a shard of nothing is refused before a folder is made for it
+
     @property
     def mine(self) -> Sequence[Cell]:
-        """The cells that are to be run here: those of the shard. Raises ValueError if there are more shards than cases."""
+        """The cells that are to be run here: those of the shard."""
         return self.cells if self.shard is None else part(self.cells, self.shard)
 
     @property
