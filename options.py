@@ -34,17 +34,27 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
 def check(thing: Any) -> None:
     """Raise OptionError if a value of the dataclass instance `thing` is not finite, out of its range or not a choice."""
     for field in dataclasses.fields(thing):
-        value, name = getattr(thing, field.name), f"{type(thing).__name__}.{field.name}"
-        low, high = field.metadata.get("low"), field.metadata.get("high")
-        choices = field.metadata.get("choices", ())
-        if choices and value not in choices:
-            raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if not math.isfinite(value):
-            raise OptionError(f"{name} must be a finite number, got {value}")
-        if (low is not None and value < low) or (high is not None and value > high):
-            raise OptionError(f"{name} must be {_range_text(low, high)}, got {value}")
+        _hold(type(thing), field, getattr(thing, field.name))
+
+
+def check_values(kind: type, values: Mapping[str, Any]) -> None:
+    """The same for some values alone, before there is an instance of `kind`, one of whose options each is."""
+    for field in _fields(kind):
+        if field.name in values:
+            _hold(kind, field, values[field.name])
+
+
+def _hold(kind: type, field: dataclasses.Field[Any], value: Any) -> None:
+    name, low, high = f"{kind.__name__}.{field.name}", field.metadata.get("low"), field.metadata.get("high")
+    choices = field.metadata.get("choices", ())
+    if choices and value not in choices:
+        raise OptionError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise OptionError(f"{name} must be a finite number, got {value}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise OptionError(f"{name} must be {_range_text(low, high)}, got {value}")
 
 
 def _range_text(low: float | None, high: float | None) -> str:

@@ -86,18 +86,30 @@ def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) 
     sentence each. options: by name, as `options.by_name` takes them. Raises RegistryError if no method is left,
     OptionError."""
     usual = defaults_for(model)
-    product = tuple(Method(e, s) for e in asked.editors or usual.editors for s in asked.solvers or usual.solvers)
-    methods, faults = usable(asked.methods or product)
+    methods, faults = usable(methods_of(asked, model))
     chosen = asked.cases or CaseChoice(usual.cases)
     count = usual.count if chosen.size is None and chosen.name == usual.cases else chosen.size
-    names = [name for method in methods for name in method[:2]]
-    settings = by_name(options, list(dict.fromkeys([*names, *CONTROLS, chosen.name, "model"])))
+    settings = by_name(options, owners(asked, model))
     if chosen.path is not None:
         if "path" not in {name for name, *_ in describe(CASES[chosen.name])}:
             raise ValueError(f"{chosen.name!r} reads no folder; write {chosen.name}:COUNT, such as {chosen.name}:24")
         settings[chosen.name].setdefault("path", chosen.path)
     plan = Comparison(methods, model, chosen.name, count, asked.steps, asked.match_nfe, asked.seeds, settings, setup)
     return plan, faults
+
+
+def methods_of(asked: Asked, model: str) -> tuple[Method, ...]:
+    """The methods that are asked for, or all editors with all solvers: those asked for, or what suits `model`."""
+    usual = defaults_for(model)
+    editors, solvers = asked.editors or usual.editors, asked.solvers or usual.solvers
+    return asked.methods or tuple(Method(editor, solver) for editor in editors for solver in solvers)
+
+
+def owners(asked: Asked, model: str) -> list[str]:
+    """What options of that comparison can belong to: its editors and solvers, the controls, its case set, and "model"."""
+    names = [name for method in methods_of(asked, model) for name in method[:2]]
+    cases = asked.cases.name if asked.cases else defaults_for(model).cases
+    return list(dict.fromkeys([*names, *CONTROLS, cases, "model"]))
 
 
 def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ...]]:
