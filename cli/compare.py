@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import click
 from ..experiments.words import Asked, CaseChoice, Method, Shard
 from ..registry import EDITORS, SOLVERS
 from .ending import keeping, stoppable
+from .experiment import ComparisonCommand, Experiment
 from .kinds import Cases, Counts, Folder, Methods, Names, ShardOf, as_options
 from .shared import Wanted, gathered, model_options, set_option
 
@@ -63,7 +65,7 @@ class Manner:
 
     batch: int
     out: Path | None
-    no_pictures: bool
+    pictures: bool
     overwrite: bool
     retry_failed: bool
     shard: Shard | None
@@ -75,7 +77,7 @@ class Manner:
         """The same for whoever runs it. Raises ValueError for wishes that contradict each other."""
         from ..experiments.run import Effort
 
-        return Effort(self.batch, not self.no_pictures, self.retry_failed, self.workers, self.ray_address)
+        return Effort(self.batch, self.pictures, self.retry_failed, self.workers, self.ray_address)
 
     def folder(self, prepared: Prepared) -> Path:
         """Where the results go: shards have a folder each inside of one for all."""
@@ -86,7 +88,7 @@ class Manner:
 MANNER = (
     click.option("--batch", type=click.IntRange(1, 4096), default=8, help="Cases that go through the model at once."),
     click.option("--out", type=Folder(), help="Folder of the results. [default: one under results/]"),
-    click.option("--no-pictures", is_flag=True, help="Write no pictures."),
+    click.option("--pictures/--no-pictures", default=True, help="Write the pictures."),
     click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds."),
     click.option("--retry-failed", is_flag=True, help="Run cells again that failed before."),
     click.option("--shard", type=ShardOf(), help="Run one of N equal parts, I/N; fe report shows them together."),
@@ -96,18 +98,25 @@ MANNER = (
 )
 
 
-@click.command()
+@click.command(cls=ComparisonCommand)
+@click.argument("experiment", required=False, type=click.Path(dir_okay=False))
 @gathered("flags", Flags, FLAGS)
 @model_options
 @set_option
 @gathered("manner", Manner, MANNER)
 @stoppable()
-def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], ...], manner: Manner) -> None:
+def compare(
+    experiment: Experiment | None,
+    flags: Flags,
+    wanted: Wanted,
+    settings: tuple[tuple[str, str, str], ...],
+    manner: Manner,
+) -> None:
     """Run solvers and editors over cases; show what each costs and what it gives, with 95 % intervals.
 
     Every solver also reconstructs the pictures: inverts them, and generates them again. A run that was cut short goes on when
     the same command is given again; a finished one is shown again. Several values of an option make a row each. The exit code
-    is 1 if cells failed.
+    is 1 if cells failed. EXPERIMENT is a YAML or TOML file that holds what flags say; flags go before it.
 
     \b
     fe compare --solvers euler,fireflow --editor flowedit
@@ -115,6 +124,7 @@ def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], 
     fe compare --methods flowedit@flux,fireflow@paper-8,inversion+euler
     fe compare --editor flowedit --set flowedit.n_max=19,21,23,25
     fe compare --model mixture
+    fe compare experiment.yaml --steps 8
     """
     asked = flags.asked()
     from ..experiments.compare import open_folder, prepare
@@ -130,7 +140,7 @@ def compare(flags: Flags, wanted: Wanted, settings: tuple[tuple[str, str, str], 
         click.echo(f"fe: left out: {fault}", err=True)
     if not manner.dry_run:
         check_writable(manner.out or Path("results"))
-    with working(f"loading {wanted.spec}"):
+    with working(f"loading {wanted.spec}"), experiment.blamed() if experiment else nullcontext():
         elsewhere = effort.workers > 0 and not manner.dry_run
         prepared = replace(prepare(plan, elsewhere=elsewhere), shard=manner.shard)
     if manner.dry_run:

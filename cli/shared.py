@@ -69,8 +69,8 @@ MODEL_OPTIONS = (
         default="trained",
         help="random: the full-size network without any download, for speed and memory.",
     ),
-    click.option("--compile", "compiled", is_flag=True, help="Compile the network's blocks, as they are first met."),
-    click.option("--low-memory", is_flag=True, help="Only the part that works is on the GPU; the codec works in tiles."),
+    click.option("--compile/--no-compile", "compiled", help="Compile the network's blocks, as they are first met."),
+    click.option("--low-memory/--no-low-memory", help="Only the part that works is on the GPU; the codec works in tiles."),
     click.option(
         "--quantise",
         "--quantize",

@@ -18,6 +18,10 @@ from .plan import Comparison
 from .probe import Spend, probe, steps_within
 
 
+class SameRowsError(ValueError):
+    """Two methods that do the same, or would be called the same."""
+
+
 @dataclass(frozen=True)
 class Heading:
     """What a reader of results has to know of a row. `name`: unique among the rows of a comparison; `label`: what the table
@@ -76,8 +80,8 @@ def make_rows(plan: Comparison, model: Model[Any], cases: Sequence[Case], tasks:
     """The rows of a comparison, reconstructions first, controls at the end of each task; a control that is also asked for as a
     method is left out.
 
-    tasks: those that have a metric. Raises ValueError if two rows are one and the same or of one name, and what building and a
-    dry run of every row raise: RegistryError, OptionError, ValueError, LookupError.
+    tasks: those that have a metric. Raises SameRowsError if two rows are one and the same or of one name, and what building
+    and a dry run of every row raise: RegistryError, OptionError, ValueError, LookupError.
     """
     planner = _Planner(plan, model, (cases[0].source, cases[0].target))
     rows: list[Row] = []
@@ -94,10 +98,10 @@ def _distinct(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         twin = seen.setdefault(row.work, row)
         if twin is not row and not row.control:
-            raise ValueError(f"{twin.name} and {row.name} are one and the same; leave one of them out")
+            raise SameRowsError(f"{twin.name} and {row.name} are one and the same; leave one of them out")
         if twin is row:
             if row.name in names:
-                raise ValueError(f"two rows would be called {row.name}; leave one of them out")
+                raise SameRowsError(f"two rows would be called {row.name}; leave one of them out")
             names.add(row.name)
             yield row
 
