@@ -68,7 +68,8 @@ class Experiment:
         try:
             yield
         except SameRowsError as fault:
-            lines = [self.file.items[key].line for key in ("methods", "editors", "solvers", SET) if key in self.file.items]
+            lines = [self.file.items[key].line for key in ("methods", "editors", "solvers") if key in self.values]
+            lines += [setting.line for setting in self.settings]
             raise (self.file.bad(lines[0], str(fault)) if lines else fault) from fault
 
 
@@ -139,15 +140,17 @@ class _Reader:
         try:
             return option.type.convert(text, option, self.ctx)
         except click.BadParameter as fault:
+            if option.is_flag:
+                raise self.file.bad(line, f"{key} must be true or false, got {text!r}") from fault
             raise self.file.bad(line, f"{key}: {fault.message.rstrip('.')}") from fault
 
     def _placed(self, key: str, text: str, line: int) -> str:
         """`text`, with the path in it, if there is one, as seen from where the command runs."""
         if key == "out":
-            return str(self.file.inside(text, line))
+            return str(self.file.inside(key, text, line))
         if key == "cases":
             name, path = (choice := self._converted(key, text, line)).name, choice.path
-            return text if path is None else f"{name}:{self.file.inside(path, line)}"
+            return text if path is None else f"{name}:{self.file.inside(key, path, line)}"
         return self._model(text, line) if key == "model" else text
 
     def _model(self, text: str, line: int) -> str:
@@ -158,7 +161,7 @@ class _Reader:
         known = (self.file.path.parent / source, Path(source))
         if not source or (re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source) and not any(map(os.path.lexists, known))):
             return text
-        folder = self.file.inside(source, line)
+        folder = self.file.inside("model", source, line)
         if not folder.is_dir():
             raise self.file.bad(line, f"model: there is no folder {source!r} beside the experiment file")
         return f"{kind}{colon}{folder}"
@@ -200,7 +203,7 @@ class _Reader:
         kind = self._owner(name, line, model)
         placed = name in CASES and option == "path"
         if placed:
-            text = str(self.file.inside(self.file.text(option, value), value.line))
+            text = str(self.file.inside(f"{name}.{option}", self.file.text(option, value), value.line))
         else:
             text = ",".join(str(one.content) for one in self.file.texts(option, value))
         try:

@@ -78,18 +78,17 @@ class ExperimentFile:
             raise self.bad(item.line, f"{key} takes a mapping of {wanted}, got {item.what}")
         return item.content
 
-    def inside(self, name: str, line: int) -> Path:
-        """The path that is called `name` in the file: it starts from the file's own folder. Raises ExperimentError if it leaves
-        that folder, also where symbolic links lead."""
+    def inside(self, key: str, name: str, line: int) -> Path:
+        """The path `name`, which `key` has in the file: it starts from the file's own folder. Raises ExperimentError if it
+        leaves that folder, also where symbolic links lead."""
         folder = self.path.parent
         try:
             stays = (folder / name).resolve().is_relative_to(folder.resolve())
         except (OSError, RuntimeError, ValueError) as fault:  # links in a circle; a null character
-            raise self.bad(line, f"{name!r} is no path ({fault})") from fault
+            raise self.bad(line, f"{key}: {name!r} is no path ({fault})") from fault
         if not stays:
-            raise self.bad(
-                line, f"{name!r} lies outside the folder of the experiment file; give it on the command line instead"
-            )
+            what = f"{key}: {name!r} lies outside the folder of the experiment file; give it on the command line instead"
+            raise self.bad(line, what)
         return Path(os.path.normpath(folder / name))
 
 
@@ -148,7 +147,8 @@ def _yaml_item(path: Path, event: yaml.Event, events: Iterator[yaml.Event], dept
     if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
         raise _bad(path, line, "anchors (&name) and aliases (*name) are not read; write the value out")
     if event.tag is not None:
-        raise _bad(path, line, f"tags are not read, got {event.tag}; write the plain value")
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+        raise _bad(path, line, f"tags are not read, got {tag}; write the plain value")
     if isinstance(event, yaml.ScalarEvent):
         if _is_empty(event):
             raise _bad(path, line, "a value is missing; write one, or leave the key out")
