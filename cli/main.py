@@ -17,6 +17,7 @@ from .refusal import refusing
 COMMANDS = {
     "compare": "Compare solvers and editors: quality beside cost.",
     "report": "Show the tables of finished or unfinished runs again; join shards.",
+    "reproduce": "Run one cell of a run again: is it identical?",
     "edit": "Edit a picture, or a folder of pictures.",
     "generate": "Draw pictures from a prompt.",
     "reconstruct": "Invert a picture and bring it back: error against cost.",

@@ -72,7 +72,8 @@ def _gpu(device: str) -> dict[str, str]:
     """The driver of the GPU, and what drives it: CUDA or ROCm, and cuDNN."""
     if not device.startswith("cuda"):
         return {}
-    found = {"cuda": torch.version.cuda, "hip": torch.version.hip, "cudnn": torch.backends.cudnn.version(), "driver": _driver()}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    found = {"cuda": torch.version.cuda, "hip": torch.version.hip, "cudnn": cudnn, "driver": _driver()}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 

@@ -106,6 +106,11 @@ def bearing(model: Model[Any], row: Row, case: Case, metrics: Iterable[Metric]) 
     return [KEYS, NUMERICS, *map(_part, model.parts()), *map(_code_of, things), _case(case)]
 
 
+def is_part(name: str) -> bool:
+    """Whether it is a part of the model that goes by that name."""
+    return name.startswith(_part(""))
+
+
 def _part(name: str) -> str:
     return f"the model's {name}"
 

@@ -53,6 +53,22 @@ class Comparison:
         """The comparison as plain values, for a record of the run."""
         return asdict(self) | {"methods": [str(method) for method in self.methods]}
 
+    @classmethod
+    def read(cls, described: Mapping[str, Any]) -> Comparison:
+        """The comparison that `described` tells of, also once it has been through JSON.
+        Raises RegistryError for names that are not known here, ValueError for what is no such description."""
+        try:
+            given = {
+                **described,
+                "methods": tuple(map(Method.read, described["methods"])),
+                "steps": tuple(described["steps"]),
+                "seeds": tuple(described["seeds"]),
+                "setup": Setup(**described["setup"]),
+            }
+            return cls(**given)
+        except (KeyError, TypeError, AttributeError) as fault:
+            raise ValueError(f"this describes no comparison that can be read here ({fault}); run it again") from fault
+
     def steps_of(self, method: Method) -> tuple[int, ...]:
         """The step counts that a method is run with."""
         if self.steps:
