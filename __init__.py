@@ -14,6 +14,7 @@ _PUBLIC = {
     "reconstruct": "api",
     "generate": "api",
     "compare": "api",
+    "reproduce": "api",
     "Tick": "ode",
     "TimeGrid": "ode",
     "SOLVERS": "registry",

@@ -34,6 +34,8 @@ from .experiments.names import check_mask, wrap_pipeline
 from .experiments.names import load_model as load_named
 from .experiments.plan import planned
 from .experiments.probe import has_path, probe
+from .experiments.reproduce import Reproduced
+from .experiments.reproduce import reproduce as run_again
 from .experiments.round_trip import round_trip
 from .experiments.run import Effort
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
@@ -280,6 +282,17 @@ def compare(
         ):
             results = carry_out(prepared, folder, watch, effort)
         return compared(prepared, results, faults)
+
+
+@typed
+def reproduce(run: str | Path, cell: str | None = None, *, device: str | None = None) -> Reproduced:
+    """Run one cell of a comparison again, in the batch that it was part of: is it `identical`?
+
+    run: the folder of its results. cell: its key, or ROW/CASE, or as much of either as no other cell has; the first one that
+    came out if none is given. device: where, if not where the run was. Nothing is written.
+    Raises LookupError or ValueError (one sentence) if there is no such run or cell, or if what it needs cannot be had.
+    """
+    return run_again(Path(run), cell, device)
 
 
 def _loaded(model: Any, options: Options) -> Model[Any]:
