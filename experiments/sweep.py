@@ -55,9 +55,9 @@ def _values(name: str, given: Any) -> Sequence[Any]:
 
 
 def _distinct(name: str, values: list[Any]) -> list[Any]:
-    double = next((value for i, value in enumerate(values) if value in values[:i]), None)
-    if double is not None:
-        raise OptionError(f"{name} has the value {_word(double)} twice; once is enough")
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise OptionError(f"{name} has the value {_word(value)} twice; once is enough")
     return values
 
 
