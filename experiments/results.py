@@ -108,12 +108,12 @@ def _joined(runs: Mapping[Path, Manifest]) -> Results:
     """One comparison of all its parts. A cell that several folders hold counts once: as the first of them in which it came
     out has it. Raises ValueError if a folder holds cells that are none of this comparison's."""
     manifest = next(iter(runs.values()))
-    rows = {row.name: place for place, row in enumerate(manifest.rows)}
+    rows = {(row.name, seed): place for place, row in enumerate(manifest.rows) for seed in row.seeds}
     cases = {case: place for place, case in enumerate(manifest.cases)}
     found: dict[tuple[int, int, int], Record] = {}
     for path in runs:
         for record in read_records(path / RECORDS):
-            place = (rows.get(record.row, -1), cases.get(record.case, -1), record.seed)
+            place = (rows.get((record.row, record.seed), -1), cases.get(record.case, -1), record.seed)
             twin = found.get(place)
             if min(place) < 0 or (twin is not None and twin.key != record.key):
                 raise ValueError(

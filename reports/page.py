@@ -86,8 +86,9 @@ def _failed(results: Results) -> Iterator[str]:
     often = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     for reason, records in often[:REASONS]:
         yield f"  {len(records)} x {reason} (first: {records[0].case} in {records[0].row})"
-    if len(often) > REASONS:
-        yield f"  and {len(often) - REASONS} more reasons; records.jsonl has them all"
+    rest = len(often) - REASONS
+    if rest > 0:
+        yield f"  and {rest} more {'reason' if rest == 1 else 'reasons'}; records.jsonl has them all"
 
 
 def _left_out(results: Results) -> Iterator[str]:
