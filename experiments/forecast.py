@@ -56,13 +56,13 @@ class Load:
 @dataclass(frozen=True)
 class Forecast:
     """A comparison before it runs, or a shard of one. `done`: how many cells the folder holds already. `original_bytes`: of the
-    sources and truths that would be kept. `measured`: a batch of what is left, or why there is none. The time is shared out
-    among `workers`."""
+    sources and truths that would be kept. `measured`: a batch of what is left, why it failed, or None where nothing is left.
+    The time is shared out among `workers`."""
 
     loads: tuple[Load, ...]
     done: int
     original_bytes: float
-    measured: Measured | str
+    measured: Measured | str | None
     workers: int = 1
 
     @property
@@ -78,7 +78,7 @@ class Forecast:
     @property
     def seconds(self) -> float | None:
         """That all that would be run takes; None where nothing was measured."""
-        if isinstance(self.measured, str):
+        if not isinstance(self.measured, Measured):
             return None
         todo = sum(load.todo for load in self.loads)
         return (self.rows * self.measured.per_row + todo * self.measured.per_cell) / self.workers
@@ -86,7 +86,7 @@ class Forecast:
     @property
     def bytes(self) -> tuple[float, float] | None:
         """Of the records and of the pictures that would be added; None where nothing was measured."""
-        if isinstance(self.measured, str):
+        if not isinstance(self.measured, Measured):
             return None
         left = self.cells - self.done
         return left * self.measured.record_bytes, left * self.measured.picture_bytes + self.original_bytes
@@ -105,7 +105,7 @@ def forecast(prepared: Prepared, out: Path, effort: Effort, overwrite: bool = Fa
         loads=tuple(Load(row, cells[row.name], todo[row.name]) for row in prepared.rows),
         done=len(held),
         original_bytes=_original_bytes(left, out, overwrite) if effort.pictures else 0.0,
-        measured="nothing is left to do" if first is None else measure(bench, first),
+        measured=None if first is None else measure(bench, first),
         workers=max(1, effort.workers),
     )
 

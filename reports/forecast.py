@@ -15,26 +15,33 @@ def plan_table(forecast: Forecast) -> Table:
     """A line a row: what it runs, and how much of it there is."""
     title = f"Plan: {forecast.cells} cells"
     shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.add_column("method", no_wrap=True)
-    for heading in ("task", "steps", "NFE", "cells", "to do", "network rows"):
-        shown.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    for heading in ("method", "task"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("steps", "NFE", "cells", *(["to do"] if forecast.done else []), "network rows"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     for load in forecast.loads:
         row, nfe = load.row, load.row.spend.rows
-        counts = (row.steps if nfe else "", nfe, load.cells, load.todo, f"{load.todo * nfe:,}")
-        shown.add_row(row.label, row.task, *map(str, counts))
+        cells = [load.cells, load.todo] if forecast.done else [load.cells]
+        numbers = [row.steps if nfe else "", nfe, *cells, f"{load.todo * nfe:,}"]
+        shown.add_row(row.label, row.task, *map(str, numbers))
     return shown
 
 
 def foretold(forecast: Forecast, folder: Path) -> list[str]:
-    """What the run in `folder` will take, a line each: cells, disk, time."""
-    held = f"{forecast.done} are in {folder} already, {forecast.cells - forecast.done} are left"
-    lines = [f"{forecast.cells} cells: {held}, {forecast.rows:,} network rows."]
+    """What the run in `folder` would take, a line each: cells, disk, time."""
+    held = f"{forecast.done} of {forecast.cells} cells are in {folder} already"
     measured, seconds, added = forecast.measured, forecast.seconds, forecast.bytes
+    if measured is None:
+        return [f"{held}. Nothing is left to do."]
+    left = f"{forecast.cells - forecast.done} cells, {forecast.rows:,} network rows"
+    there = f"{held}. Left: {left}." if forecast.done else f"{left}, in {folder}."
+    lines = [f"{there} Nothing was written."]
     if isinstance(measured, str) or seconds is None or added is None:
-        return [*lines, f"No time and no disk is foretold: {measured}."]
+        return [*lines, f"Time and disk are not known, since the batch that was tried failed: {measured}"]
     records, pictures = added
     among = f" with {forecast.workers} workers" if forecast.workers > 1 else ""
-    how = f"{measured.cells} cells of {measured.row.name} in {duration(measured.seconds)}"
+    tried = "1 cell" if measured.cells == 1 else f"{measured.cells} cells"
+    how = f"{tried} of {measured.row.name} in {duration(measured.seconds)}"
     return [
         *lines,
         f"Disk: about {size(records)} of records and {size(pictures)} of pictures.",

@@ -51,7 +51,9 @@ def counted(console: Console, what: str, total: int) -> Iterator[Callable[[int],
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: "0.4 s", "26 s", "34 min", "5.2 h", "3.1 days"."""
+    """Seconds as people read them: "0.04 s", "2.6 s", "26 s", "34 min", "5.2 h", "3.1 days"."""
+    if seconds < 0.995:
+        return f"{seconds:.2f} s"
     for unit, length, until in (("s", 1.0, 119.5), ("min", 60.0, 119.5), ("h", 3600.0, 47.95)):
         count = seconds / length
         if count < until:
