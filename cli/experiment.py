@@ -69,7 +69,6 @@ class Experiment:
             yield
         except SameRowsError as fault:
             lines = [self.file.items[key].line for key in ("methods", "editors", "solvers") if key in self.values]
-            lines += [setting.line for setting in self.settings]
             raise (self.file.bad(lines[0], str(fault)) if lines else fault) from fault
 
 
@@ -78,8 +77,8 @@ class ComparisonCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
-        path, experiment = given.get("experiment"), None
-        if isinstance(path, str) and not (ctx.resilient_parsing or given.get("help") is True):
+        path, experiment, helping = given.get("experiment"), None, self.get_help_option(ctx)
+        if isinstance(path, str) and not (ctx.resilient_parsing or (helping and helping.name in given)):
             found = {_key(one): one for one in self.params if isinstance(one, click.Option) and _key(one) not in THIS_TIME}
             experiment = _Reader(read_experiment(Path(path)), found, given, ctx).experiment()
             args = [*experiment.words(found), *args]

@@ -184,11 +184,13 @@ def _is_empty(event: yaml.ScalarEvent) -> bool:
 def _read_toml(path: Path, text: str) -> Mapping[str, Item]:
     try:
         values = tomllib.loads(text)
-    except ValueError as fault:
+    except tomllib.TOMLDecodeError as fault:
         what, _, where = str(fault).partition(" (at ")
         found = re.match(r"line (\d+)", where)
         line = int(found[1]) if found else text.rstrip().count("\n") + 1  # else it is the end that comes too early
         raise _bad(path, line, f"this is no TOML ({what})") from None
+    except ValueError as fault:  # a number of thousands of digits
+        raise ExperimentError(f"{path} is no TOML ({fault})") from None
     except RecursionError:
         raise ExperimentError(f"{path}: lists or mappings stand too deep inside of each other") from None
     found_items = _toml_item(path, values, (), _key_lines(text)).content
