@@ -58,7 +58,8 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def _packages() -> dict[str, str]:
-    return {name: found for name in _PACKAGES if (found := _version(name)) is not None}
+    found = {name: found for name in _PACKAGES if (found := _version(name)) is not None}
+    return found | {"torch": str(torch.__version__)}  # with its build, such as +cpu
 
 
 def _plugins() -> dict[str, str]:

@@ -99,12 +99,12 @@ def _run(prepared: Prepared, kept: Kept, cell: Cell) -> Finished:
     """The cell, in the batch that it was part of."""
     group = next(group for group in groups(prepared.mine, int(kept.session["batch"])) if cell in group.cells)
     if kept.record.cost is not None:
-        group = Group(_together(group.cells, cell, kept.record.cost.batch), group.cases)
+        group = Group(together(group.cells, cell, kept.record.cost.batch), group.cases)
     bench = Bench(prepared.model, prepared.metrics, kept.record.picture is not None)
     return next(one for one in bench.finish(bench.edit(group)) if one.record.key == cell.key)
 
 
-def _together(cells: Sequence[Cell], cell: Cell, batch: int) -> tuple[Cell, ...]:
+def together(cells: Sequence[Cell], cell: Cell, batch: int) -> tuple[Cell, ...]:
     """The `batch` of them that the cell went with, where memory did not do for all: they were halved then."""
     size, place = len(cells), cells.index(cell)
     while len(part := cells[place // size * size :][:size]) > batch:

@@ -25,14 +25,14 @@ def hash_code(kind: type) -> str:
     while todo:
         name = todo.pop()
         if name not in found and name.partition(".")[0] in own:
-            module = _read(name)
+            module = read(name)
             found[name] = module.hash
             todo += module.imported
     whole = [(name, code) for name, code in sorted(found.items()) if code]
     return sha256(repr(whole).encode()).hexdigest()[:16] if whole else ""
 
 
-class _Module(NamedTuple):
+class Module(NamedTuple):
     """A hash of what a module does ("" without source), and the modules that it imports."""
 
     hash: str
@@ -40,13 +40,13 @@ class _Module(NamedTuple):
 
 
 @cache
-def _read(name: str) -> _Module:
+def read(name: str) -> Module:
     source = _source(name)
     if source is None:
-        return _Module("", ())
+        return Module("", ())
     tree = ast.parse(source)
     _strip(tree)
-    return _Module(sha256(ast.unparse(tree).encode()).hexdigest(), tuple(_imported(tree, _package(name))))
+    return Module(sha256(ast.unparse(tree).encode()).hexdigest(), tuple(_imported(tree, _package(name))))
 
 
 def _source(name: str) -> str | None:
