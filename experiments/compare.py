@@ -175,7 +175,8 @@ def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, effort: Effor
         run_on_workers(_job(prepared, effort), again, folder, watch, effort, environment("cpu") | asdict(effort))
     else:
         session = environment(prepared.device) | asdict(effort)
-        run(prepared.model, prepared.mine, prepared.metrics, folder, watch, effort, session)
+        on_gpu = prepared.device.startswith("cuda")
+        run(prepared.model, prepared.mine, prepared.metrics, folder, watch, effort, session, beside=on_gpu)
     (results,) = read_results([folder.path])
     if len(results.failures) == len(results.records):
         raise ValueError(f"every cell failed; the first: {results.failures[0]}")
