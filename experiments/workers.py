@@ -312,6 +312,7 @@ def _ray(effort: Effort, device: str) -> Iterator[None]:
     """Ray inside the `with` block: that at the address, one that runs in this process already, or one of our own. It is quiet,
     unless our own log is at INFO. Raises ValueError if it cannot be had, or has no room for that many workers."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers have as much right to the machine as this process
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a page of advice on the screen
     import ray
 
