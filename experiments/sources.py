@@ -10,7 +10,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _OURS = __name__.partition(".")[0]
 
@@ -46,7 +46,7 @@ def read(name: str) -> Module:
         return Module("", ())
     tree = ast.parse(source)
     _strip(tree)
-    return Module(sha256(ast.unparse(tree).encode()).hexdigest(), tuple(_imported(tree, _package(name))))
+    return Module(sha256(repr(_plain(tree)).encode()).hexdigest(), tuple(_imported(tree, _package(name))))
 
 
 def _source(name: str) -> str | None:
@@ -71,6 +71,15 @@ def _strip(tree: ast.Module) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as nested lists. Python's own ways to write one down differ from version to version, in what is empty and
+    in quotes; the shards of one comparison may run under several."""
+    if isinstance(node, ast.AST):
+        found = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, *found]
+    return [_plain(part) for part in node] if isinstance(node, list) else repr(node)
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:

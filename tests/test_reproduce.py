@@ -77,6 +77,20 @@ def edited(run: Path, key: str, change: Callable[[dict[str, Any]], None]) -> Non
     (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many cells every batch has that is edited in the test."""
+    seen: list[int] = []
+    edit = Bench.edit
+
+    def watched(self: Any, group: Any) -> Any:
+        seen.append(len(group.cells))
+        return edit(self, group)
+
+    monkeypatch.setattr(Bench, "edit", watched)
+    return seen
+
+
 def test_a_comparison_is_read_back_from_what_describes_it() -> None:
     plan = Comparison(
         methods=(Method("flowedit", "euler"), Method("flowedit", "euler", "flowedit@flux")),
@@ -94,21 +108,16 @@ def test_a_comparison_is_read_back_from_what_describes_it() -> None:
             Comparison.read(broken)
 
 
-def test_every_cell_is_identical_in_the_batch_that_it_was_part_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_cell_is_identical_in_the_batch_that_it_was_part_of(
+    run: Path, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ready: list[Prepared] = []
-    sizes: list[int] = []
-    edit = Bench.edit
 
     def prepared(plan: Comparison) -> Prepared:
         ready[:] = ready or [prepare(plan)]
         return ready[0]
 
-    def watched(self: Any, group: Any) -> Any:
-        sizes.append(len(group.cells))
-        return edit(self, group)
-
     monkeypatch.setattr("fe.experiments.reproduce.prepare", prepared)
-    monkeypatch.setattr(Bench, "edit", watched)
     records = read_records(run / "records.jsonl")
     found = [reproduce(run, record.key) for record in records]
     assert [one.key for one in found] == [record.key for record in records]
@@ -129,6 +138,15 @@ def test_batches_that_memory_halved_are_halved_again() -> None:
     assert went("b", 4) == "abcd"
     assert went("d", 2) == "cd"
     assert went("d", 1) == "d"
+
+
+def test_a_batch_that_was_halved_is_halved_again(run: Path, tmp_path: Path, sizes: list[int]) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (record, *_) = read_records(run / "records.jsonl")
+    edited(copy, record.key, lambda line: line["cost"].update(batch=1))
+    reproduce(run, record.key)
+    reproduce(copy, record.key)
+    assert sizes == [2, 1]
 
 
 def test_a_run_is_read_and_not_written(run: Path) -> None:
