@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..attention_hooks.base import AttentionHook, Point
@@ -14,13 +16,32 @@ from ..models.base import Model
 from ..ode import Field, Tick, TimeGrid
 from .meter import settle
 
-Look = Callable[[Tick, Tensor], None]
+Look = Callable[[Tick, Tensor, Tensor], None]
+
+
+@dataclass
+class Trace:
+    """Looks for the evaluation in whose step states stop being finite: `last`, or the last one of all where each state and
+    velocity that it saw is finite (None where it saw nothing)."""
+
+    last: Tick | None = None
+    found: bool = False
+    _before: Tick | None = None
+
+    def __call__(self, tick: Tick, x: Tensor, velocity: Tensor) -> None:
+        if self.found:
+            return
+        if self.last is not None and tick[1:] != self.last[1:]:
+            self._before = self.last  # of an earlier step
+        sound = bool(torch.isfinite(x).all())
+        self.last = tick if sound or self._before is None else self._before
+        self.found = not (sound and torch.isfinite(velocity).all())
 
 
 class Attended(Model[Any]):
     """Another model, to be used in its place. `codec_seconds` and `text_seconds` are the time spent in `encode` and `decode`,
-    and in `condition` (wall clock). `look`, if given, is shown the time and state (B, ...) of every evaluation before it is
-    made; those of an editor that goes past `field` are not seen."""
+    and in `condition` (wall clock). `look`, if given, is shown every evaluation: its time, state (B, ...) and velocity; not
+    those of an editor that goes past `field`."""
 
     def __init__(self, model: Model[Any], look: Look | None = None) -> None:
         self.network, self.trained, self.setup = model.network, model.trained, model.setup
@@ -86,8 +107,9 @@ class Attended(Model[Any]):
             return field
 
         def seen(tick: Tick, x: Tensor) -> Tensor:
-            look(tick, x)
-            return field(tick, x)
+            velocity = field(tick, x)
+            look(tick, x, velocity)
+            return velocity
 
         return seen
 

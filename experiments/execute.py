@@ -17,7 +17,7 @@ from ..models.fitting import fitting
 from ..models.pictures import latent_masks
 from ..ode import Tick, TimeGrid
 from ..solvers.base import Solver
-from .attended import Attended
+from .attended import Attended, Trace
 from .memory import peak_bytes, reset_peak
 from .meter import metered
 from .names import check_mask
@@ -162,32 +162,23 @@ def why_not_finite(
     mask: Tensor | None = None,
 ) -> str:
     """In which step an edit that came out not finite was lost, in a sentence. The case is walked once more, alone, with every
-    state looked at: too dear for the walks that go well. source: its latent (1, ...)."""
+    evaluation looked at: too dear for the walks that go well. source: its latent (1, ...)."""
     if not torch.isfinite(source).all():
         return "the source's latent is not finite; let the model compute in another dtype, such as bfloat16 or float32"
-    steady: list[Tick] = []  # the evaluations of states that are finite, up to the first one that is not
-    lost = False
-
-    def look(tick: Tick, x: Tensor) -> None:
-        nonlocal lost
-        lost = lost or not bool(torch.isfinite(x).all())
-        if not lost:
-            steady.append(tick)
-
-    attended = Attended(model, look)
-    edit_cases(attended, editor, solver, steps, [case], seed, source=source, masks=mask)
-    what = "the state" if steady else "the edited latent"
-    return f"{what} is not finite{_from(steady, model.grid(steps, source.shape))}; use more steps or a lower guidance scale"
+    trace = Trace()
+    edit_cases(Attended(model, trace), editor, solver, steps, [case], seed, source=source, masks=mask)
+    if trace.last is None:
+        return "the edited latent is not finite; use more steps or a lower guidance scale"
+    step = _said(trace.last, model.grid(steps, source.shape))
+    return f"the state is not finite from {step} on; use more steps or a lower guidance scale"
 
 
-def _from(steady: Sequence[Tick], grid: TimeGrid) -> str:
-    """From which step on: the one of the last evaluation of a finite state. Empty where there was none."""
-    if not steady:
-        return ""
-    t0, t1 = steady[-1].t0, steady[-1].t1
+def _said(tick: Tick, grid: TimeGrid) -> str:
+    """A step, in the order in which it is walked."""
+    t0, t1 = tick.t0, tick.t1
     if t1 < t0:
-        return f" from step {1 + sum(t > t0 for t in grid.times)} of {grid.steps} on"
-    return f" from step {1 + sum(t < t0 for t in grid.times)} of {grid.steps} of the inversion on"
+        return f"step {1 + sum(t > t0 for t in grid.times)} of {grid.steps}"
+    return f"step {1 + sum(t < t0 for t in grid.times)} of {grid.steps} of the inversion"
 
 
 def _smaller(model: Model[Any], cases: Sequence[Case]) -> list[str]:

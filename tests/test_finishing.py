@@ -20,7 +20,7 @@ from fe.experiments.records import Record, read_records
 from fe.experiments.run import Effort, run
 from fe.experiments.words import Method
 
-UNMEASURED = {"seconds": 0.0, "network_seconds": 0.0, "peak_bytes": None}
+UNMEASURED: dict[str, Any] = {"seconds": 0.0, "network_seconds": 0.0, "peak_bytes": None}
 LONG = 10.0  # seconds, of which a test that passes waits none
 PLAN = Comparison(
     methods=(Method("flowedit", "euler"),),
