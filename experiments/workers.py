@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import warnings
 from collections import Counter, deque
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
+from threading import current_thread, main_thread
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -323,6 +325,7 @@ def _ray(effort: Effort, device: str) -> Iterator[None]:
         if effort.address
         else {"address": "local", "num_cpus": effort.workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
     )
+    ended = signal.getsignal(signal.SIGTERM)
     if ours:
         try:
             ray.init(log_to_driver=loud, logging_level=logging.INFO if loud else logging.CRITICAL, **where)
@@ -330,6 +333,8 @@ def _ray(effort: Effort, device: str) -> Iterator[None]:
             raise ValueError("no Ray is found on this machine; start one first: ray start --head") from None
         except (OSError, RuntimeError, ValueError) as fault:  # such as two versions that do not agree
             raise ValueError(f"Ray cannot be had: {' '.join(str(fault).split())}") from fault
+        if ended is not None and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, ended)  # Ray has put an answer of its own in its place
     try:
         _check_room(effort.workers, device)
         yield

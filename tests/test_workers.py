@@ -304,7 +304,7 @@ def test_workers_killed_at_random_moments_cost_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_leaves_no_process_and_is_resumed(tmp_path: Path, tiny_scenes: str) -> None:
+def test_a_driver_that_is_killed_leaves_no_worker_and_is_resumed(tmp_path: Path, tiny_scenes: str) -> None:
     words = f"--model {tiny_scenes} --cases scenes:8 --steps 4 --batch 1 --device cpu".split()
     expected, out = undisturbed(words, tmp_path / "whole"), tmp_path / "out"
     with subprocess.Popen(
@@ -313,11 +313,12 @@ def test_a_driver_that_is_killed_leaves_no_process_and_is_resumed(tmp_path: Path
         while not begun(out):
             time.sleep(0.1)
         time.sleep(1.0)
-        helpers = below(run.pid)
+        models = {process for process, (_, called) in below(run.pid).items() if called.startswith("ray::Worker")}
         run.kill()
     held = len((out / "records.jsonl").read_text().splitlines())
     assert 0 < held < len(expected)
-    wait_until(lambda: not helpers.keys() & processes().keys())
+    assert models
+    wait_until(lambda: not models & processes().keys())
     assert undisturbed([*words, "--workers", "2"], out) == expected
     assert pictures(out) == pictures(tmp_path / "whole")
     assert_no_scraps(out)
