@@ -139,6 +139,7 @@ def test_a_picture_on_its_way_is_rounded_as_its_file_is() -> None:
     (cell, *_) = prepare(PLAN).cells
     record = Record(cell.key, "r", "edit", "c", "", "", "", "e", "s", 1, 0)
     returned = from_bytes(Finished(record, to_bytes(picture))).picture
+    assert returned is not None
     assert torch.equal(to_bytes(returned), to_bytes(picture))
     assert returned.dtype == torch.float32
     assert (returned - picture.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
@@ -286,7 +287,7 @@ def test_the_number_of_workers_and_the_batch_change_nothing_but_rounding(
 @pytest.mark.slow
 def test_workers_killed_at_random_moments_cost_nothing(tmp_path: Path) -> None:
     expected, out, chance = undisturbed(LONG, tmp_path / "whole"), tmp_path / "out", random.Random(5)
-    words = (*LONG, "--workers", "2", "--out", out)
+    words: tuple[str | Path, ...] = (*LONG, "--workers", "2", "--out", out)
     killed = 0
     with subprocess.Popen(fe(*words), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=ONE_THREAD) as run:
         while run.poll() is None:
