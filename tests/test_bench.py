@@ -225,6 +225,15 @@ def test_a_state_that_was_lost_between_evaluations_was_lost_in_the_step_before()
     assert trace.last == ticks[1]  # and what comes later is no matter
 
 
+def test_a_velocity_that_is_not_finite_is_of_its_own_step() -> None:
+    """Also where the step goes on to evaluate what it made of it, as an implicit one does."""
+    trace, finite, lost = Trace(), torch.zeros(1, 2), torch.full((1, 2), math.nan)
+    first, second = Tick(0.5, 1.0, 0.5), Tick(0.0, 0.5, 0.0)
+    for tick, x, velocity in ((first, finite, finite), (second, finite, lost), (second, lost, lost)):
+        trace(tick, x, velocity)
+    assert trace.last == second
+
+
 # plug-ins
 
 
