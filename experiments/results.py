@@ -85,9 +85,7 @@ def read_results(folders: Iterable[Path]) -> list[Results]:
     found: dict[str, dict[Path, Manifest]] = {}
     for folder in folders:
         for path, manifest in _runs(folder):
-            known = found.setdefault(manifest.plan, {})
-            if not any(path.samefile(other) for other in known):
-                known[path] = manifest
+            found.setdefault(manifest.plan, {})[path] = manifest
     return [_joined(runs) for runs in found.values()]
 
 
