@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from ..experiments.folder import RunFolder
 
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
-TERMINATED: Final = 143
-"""The exit code of what SIGTERM ended, as shells say it."""
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which `kill` and schedulers send before they take a machine back."""
+
+
+class Ended(Interrupted):
+    """The same as one line, with the exit code that shells expect of it."""
+
+    exit_code = 143
 
 
 @contextmanager
@@ -64,4 +68,4 @@ def _kept(folder: RunFolder, total: int) -> str:
 
 
 def _interrupted(said: str, stopped: KeyboardInterrupt) -> Interrupted:
-    return Interrupted(said, TERMINATED if isinstance(stopped, Terminated) else Interrupted.exit_code)
+    return Ended(said) if isinstance(stopped, Terminated) else Interrupted(said)

@@ -22,13 +22,9 @@ class Refused(click.ClickException):
 
 
 class Interrupted(Refused):
-    """Told to stop: one line, and an exit code as shells expect it, which is 130 for Ctrl-C."""
+    """Told to stop by Ctrl-C: one line, exit code 130 as shells expect it."""
 
     exit_code = 130
-
-    def __init__(self, message: str, exit_code: int = exit_code) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -75,7 +76,7 @@ def written(folder: Path, count: int, pictures: bool) -> Path:
             (folder / "pictures" / row.name).mkdir(parents=True)
             for case in what.cases:
                 name = f"pictures/{row.name}/{case.replace('/', '_')}.png" if pictures else None
-                words = {"row": row.name, "case": case, "picture": name, "cost": cost, "scores": scores}
+                words: dict[str, Any] = {"row": row.name, "case": case, "picture": name, "cost": cost, "scores": scores}
                 file.write(replace(ONE, key=f"{row.name}-{case}", editor=60 * "e", **words).to_json() + "\n")
                 if name is not None:
                     (folder / name).touch()

@@ -102,7 +102,8 @@ def kill_some_time(process: subprocess.Popen[bytes], out: Path, growth: int, cha
 
 def survived(words: list[str], out: Path, kills: int, growth: int) -> list[int]:
     """Run `words`, killed that many times. The size of the records at each kill."""
-    chance, sizes = random.Random(20), []
+    chance = random.Random(20)
+    sizes: list[int] = []
     for _ in range(kills):
         assert kill_some_time(started(words, out), out, growth, chance), f"it ended after {len(sizes)} kills"
         assert_sound(out)
@@ -182,7 +183,8 @@ def run(tiny_scenes: str) -> Iterator[Callable[[int, Path], int]]:
 def test_a_run_that_is_killed_right_before_it_forces_or_moves_a_file(tmp_path: Path, run: Callable[[int, Path], int]) -> None:
     """For the first time, then for the second time, and so on, so that each kind of file is met half-written and not yet
     moved."""
-    out, codes, left = tmp_path / "out", [], set()
+    out, left = tmp_path / "out", set()
+    codes: list[int] = []
     assert run(0, tmp_path / "expected") == 0
     while not codes or codes[-1] == -9:
         codes.append(run(1 + len(codes), out))
