@@ -60,7 +60,10 @@ def test_it_counts_cells_and_network_rows(tmp_path: Path) -> None:
     }
     assert (found.cells, found.done, found.rows) == (20, 0, 5 * (12 + 24 + 6))
     assert isinstance(found.measured, Measured)
-    assert (found.measured.row.name, found.measured.cells) == ("flowedit+euler-6", 2)
+    batch = found.measured
+    assert (batch.row.name, batch.cells) == ("flowedit+euler-6", 2)
+    assert 2 * (12 * batch.per_row + batch.per_cell) == pytest.approx(batch.seconds)
+    assert 0 < 24 * batch.per_row < batch.seconds
     assert found.bytes is not None
     assert found.bytes[1] == 0  # clouds of points are no pictures
     assert not (tmp_path / "out").exists()
@@ -91,6 +94,18 @@ def test_what_the_folder_holds_is_done_and_left_as_it_is(tmp_path: Path) -> None
     assert forecast(prepared, out, Effort(batch=5), overwrite=True).done == 0
     with pytest.raises(ValueError, match="holds a different run"):
         forecast(prepare(replace(PLAN, steps=(7,))), out, Effort())
+
+
+def test_a_method_is_tried_before_a_control(tmp_path: Path) -> None:
+    """Of the first batch only a control is left, so the next batch is tried."""
+    out, prepared = tmp_path / "out", prepare(PLAN)
+    run(prepared, out, Effort(batch=3))
+    lines = (out / "records.jsonl").read_text().splitlines(keepends=True)
+    (out / "records.jsonl").write_text("".join(lines[:9]))
+    found = forecast(prepared, out, Effort(batch=3))
+    assert [load.todo for load in found.loads] == [2, 2, 2, 5]
+    assert isinstance(found.measured, Measured)
+    assert (found.measured.row.name, found.measured.cells) == ("flowedit+euler-6", 2)
 
 
 def test_a_finished_run_has_nothing_left(tmp_path: Path) -> None:
