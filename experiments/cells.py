@@ -9,6 +9,7 @@ import torch
 
 from ..cases.base import Case
 from .fingerprint import cell_key, hash_case
+from .records import picture_name
 from .rows import Row
 from .words import Shard
 
@@ -27,12 +28,9 @@ class Cell:
 
 def make_cells(rows: Iterable[Row], cases: Sequence[Case], model: str, numerics: str) -> list[Cell]:
     """All cells of a comparison. model: the hash of the model. numerics: what else the numbers depend on (dtype, device).
-    Raises ValueError if two cases have the same id."""
+    Raises ValueError if two cases have the same id, or ids whose pictures would be one file."""
+    _check_ids([case.id for case in cases])
     hashes = {case.id: hash_case(case) for case in cases}
-    if len(hashes) < len(cases):
-        ids = [case.id for case in cases]
-        double = next(name for i, name in enumerate(ids) if name in ids[:i])
-        raise ValueError(f"two cases are called {double!r}; every case needs an id of its own")
     cells = []
     for row in rows:
         for case in (case for case in cases if not row.of_truth or case.truth is not None):
@@ -40,6 +38,17 @@ def make_cells(rows: Iterable[Row], cases: Sequence[Case], model: str, numerics:
                 key = cell_key(row, hashes[case.id], seed, model, numerics)
                 cells.append(Cell(key, row, case, seed, case.id if len(row.seeds) == 1 else f"{case.id}-seed{seed}"))
     return cells
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    files: dict[str, str] = {}
+    for name in ids:
+        file = picture_name("source", name)
+        if file in files:
+            raise ValueError(
+                f"the cases {files[file]!r} and {name!r} would have their pictures in one file; rename one of them"
+            )
+        files[file] = name
 
 
 @dataclass(frozen=True)
