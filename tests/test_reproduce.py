@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, EntryPoints
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +15,6 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from fe.cli.main import main
-from fe.experiments import environment as surroundings
-from fe.experiments import sources
 from fe.experiments.bench import Bench
 from fe.experiments.compare import Prepared, prepare
 from fe.experiments.fingerprint import KEY_VERSION, hash_model
@@ -30,7 +24,6 @@ from fe.experiments.reproduce import reproduce, together
 from fe.experiments.words import Method
 from fe.models.base import Setup
 from fe.models.mixture import MixtureModel
-from fe.solvers.euler import Euler
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -344,103 +337,12 @@ def test_a_cell_of_a_shard_is_found_in_its_folder_and_among_all(tmp_path: Path) 
         reproduce(tmp_path / "out" / "shard-1-of-2", cell)
 
 
-HELPER = '"""What the editor draws on."""\n\nFACTOR = 1.0\n'
-
-
-@dataclass
-class Package:
-    """A plug-in of three modules, of which the third is not imported."""
-
-    root: Path
-
-    def hash(self) -> str:
-        """The hash of its class, as a fresh process would find it."""
-        for name in [name for name in sys.modules if name.partition(".")[0] == "fe_plugged"]:
-            del sys.modules[name]
-        importlib.invalidate_caches()
-        sources.read.cache_clear()
-        found: str = sources.hash_code(importlib.import_module("fe_plugged.solver").Mine)
-        return found
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
-    root = tmp_path / "fe_plugged"
-    root.mkdir()
-    (root / "__init__.py").write_text("")
-    (root / "solver.py").write_text(
-        "from fe.solvers.euler import Euler\n\nclass Mine(Euler):\n    def step(self, *given):\n"
-        "        from .helper import FACTOR\n        return super().step(*given)\n"
-    )
-    (root / "helper.py").write_text(HELPER)
-    (root / "other.py").write_text("FACTOR = 1.0\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return Package(root)
-
-
-def test_the_code_of_a_class_is_all_that_it_imports_of_its_package(package: Package) -> None:
-    first = package.hash()
-    assert first
-    (package.root / "helper.py").write_text(f"# a comment\n{HELPER.replace('What', 'That which')}\n\n")
-    assert package.hash() == first
-    (package.root / "other.py").write_text("FACTOR = 2.0\n")
-    assert package.hash() == first
-    (package.root / "helper.py").write_text(HELPER.replace("1.0", "1.5"))
-    assert package.hash() != first
-
-
-def test_the_code_of_a_class_is_all_that_it_imports_of_this_package(monkeypatch: pytest.MonkeyPatch, package: Package) -> None:
-    """Here of the solvers' base, which the solver that the plug-in extends imports."""
-    first, read = package.hash(), sources.read
-    euler = sources.hash_code(Euler)
-
-    def otherwise(name: str) -> Any:
-        found = read(name)
-        return found._replace(hash="another") if name == "fe.solvers.base" else found
-
-    monkeypatch.setattr(sources, "read", otherwise)
-    assert sources.hash_code(importlib.import_module("fe_plugged.solver").Mine) != first
-    assert sources.hash_code(Euler) != euler
-    assert sources.hash_code(int) == ""
-
-
 def test_the_schedule_of_a_model_is_part_of_it(tiny_pipeline: Callable[..., Any]) -> None:
     model = fe.load_model(tiny_pipeline(guided=True))
     before = hash_model(model)
     assert hash_model(fe.load_model(tiny_pipeline(guided=True))) == before
     model.pipeline.vae.register_to_config(scaling_factor=0.5)
     assert hash_model(model) != before
-
-
-def test_a_session_says_where_it_took_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Distribution:
-        name, version = "fe-solver-mine", "7.1"
-
-    def entries(group: str) -> EntryPoints:
-        entry = EntryPoint("mine", "mine:Mine", "fe.solvers")
-        vars(entry)["dist"] = Distribution()
-        return EntryPoints([entry] if group == "fe.solvers" else [])
-
-    monkeypatch.setattr(surroundings, "entry_points", entries)
-    found = surroundings.environment("cpu")
-    assert found["versions"]["fe-solver-mine"] == "7.1"
-    assert found["versions"]["torch"] == torch.__version__
-    assert {"command", "started", "commit", "changes", "device", "threads", "cores"} < set(found)
-
-
-def test_the_commit_is_told_with_whether_files_differ_from_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "experiments" / "environment.py"
-    file.parent.mkdir()
-    file.write_text("1")
-    monkeypatch.setattr(surroundings, "__file__", str(file))
-    assert surroundings.commit() == (None, None)
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.com"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
-        subprocess.run([*git, *words], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert surroundings.commit() == (head, False)
-    file.write_text("2")
-    assert surroundings.commit() == (head, True)
 
 
 def test_the_numbers_come_back_in_python(run: Path) -> None:
