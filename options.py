@@ -37,13 +37,6 @@ def check(thing: Any) -> None:
         _hold(type(thing), field, getattr(thing, field.name))
 
 
-def check_values(kind: type, values: Mapping[str, Any]) -> None:
-    """The same for some values alone, before there is an instance of `kind`, one of whose options each is."""
-    for field in _fields(kind):
-        if field.name in values:
-            _hold(kind, field, values[field.name])
-
-
 def _hold(kind: type, field: dataclasses.Field[Any], value: Any) -> None:
     name, low, high = f"{kind.__name__}.{field.name}", field.metadata.get("low"), field.metadata.get("high")
     choices = field.metadata.get("choices", ())
@@ -96,18 +89,19 @@ def by_name(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[
 
 
 def parse(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn values, as text or as what they are, into keyword arguments for the dataclass `kind`. Raises OptionError naming the
-    option."""
+    """Turn values, as text or as what they are, into keyword arguments for the dataclass `kind`, each of them in its range.
+    Raises OptionError naming the option."""
     hints = get_type_hints(kind)
-    names = [field.name for field in _fields(kind)]
+    fields = {field.name: field for field in _fields(kind)}
     parsed = {}
     for name, text in values.items():
         key = _named(name).replace("-", "_")
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(names) or 'no options'}"
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(fields) or 'no options'}"
             raise OptionError(f"{kind.__name__} has no option {name!r}; {hint}")
         parsed[key] = _convert(text, hints[key], f"{kind.__name__}.{key}")
+        _hold(kind, fields[key], parsed[key])
     return parsed
 
 

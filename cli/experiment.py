@@ -16,7 +16,7 @@ import click
 from ..experiments.experiment_file import ExperimentFile, Item, read_experiment
 from ..experiments.sweep import points
 from ..experiments.words import Asked
-from ..options import OptionError, check_values, parse
+from ..options import OptionError, parse
 from ..registry import CASES, EDITORS, MODELS, SOLVERS, RegistryError
 from .kinds import Counts, Methods, Names
 
@@ -207,10 +207,9 @@ class _Reader:
             text = ",".join(str(one.content) for one in self.file.texts(option, value))
         try:
             if kind is not None and (name in EDITORS or name in SOLVERS):
-                for point in points(kind, {option: text}):
-                    check_values(kind, point.options)
+                points(kind, {option: text})
             elif kind is not None:
-                check_values(kind, parse(kind, {option: text}))
+                parse(kind, {option: text})
         except OptionError as fault:
             raise self.file.bad(value.line, str(fault)) from fault
         return Setting(name, option, text, value.line)

@@ -31,6 +31,8 @@ SCORES: Mapping[Task, tuple[str, ...]] = {
 }
 """The metrics of each task, the one that decides first; those that suit none of the cases are left out."""
 
+CONTROLS = ("no-edit", "from-noise")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -93,14 +95,23 @@ class Comparison:
         Raises RegistryError or OptionError."""
         return build_solver(name, (at or self.points(name)[0]).options)
 
-
-CONTROLS = ("no-edit", "from-noise")
+    def check(self) -> None:
+        """Build the editors and solvers at every point of their grids, so that what is wrong with an option is said before a
+        model is loaded. Raises RegistryError or OptionError."""
+        for method in self.methods:
+            for at in self.points(method.editor):
+                for steps in self.steps_of(method):
+                    self.editor(method.editor, steps, method.preset, at)
+            for at in self.points(method.solver):
+                self.solver(method.solver, at)
+        for name in CONTROLS:
+            self.points(name)
 
 
 def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) -> tuple[Comparison, tuple[str, ...]]:
     """The comparison that is asked for, with what suits `model` where nothing is said; and why methods were left out, a
-    sentence each. options: by name, as `options.by_name` takes them. Raises RegistryError if no method is left,
-    OptionError."""
+    sentence each. options: by name, as `options.by_name` takes them. Raises RegistryError if no method is left, OptionError
+    for what is wrong with an option of an editor or solver."""
     usual = defaults_for(model)
     methods, faults = usable(methods_of(asked, model))
     chosen = asked.cases or CaseChoice(usual.cases)
@@ -111,6 +122,7 @@ def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) 
             raise ValueError(f"{chosen.name!r} reads no folder; write {chosen.name}:COUNT, such as {chosen.name}:24")
         settings[chosen.name].setdefault("path", chosen.path)
     plan = Comparison(methods, model, chosen.name, count, asked.steps, asked.match_nfe, asked.seeds, settings, setup)
+    plan.check()
     return plan, faults
 
 

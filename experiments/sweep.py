@@ -27,8 +27,8 @@ def points(kind: type, options: Mapping[str, Any]) -> list[Point]:
     """The grid that options of the dataclass `kind` span, the last one changing fastest. Several values are a list, or one text
     with commas; however an option or a value is spelled, a point holds what it means.
 
-    Raises OptionError for an option that `kind` does not have, a value of another type, an empty list or place, and a value
-    that stands twice. Ranges are held to where a point becomes an object.
+    Raises OptionError for an option that `kind` does not have, a value of another type or out of its range, an empty list or
+    place, and a value that stands twice.
     """
     lists: dict[str, list[Any]] = {}
     for name, given in options.items():

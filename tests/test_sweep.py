@@ -201,6 +201,24 @@ def test_what_no_row_can_be_made_of_is_one_sentence(options: Mapping[str, Any], 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"flowedit.n_min": "0,1,-1"}, "FlowEdit.n_min must be at least 0, got -1"),
+        ({"flowedit.n_min": "1,7", "flowedit.n_max": 5}, "n_min must not exceed n_max"),
+        ({"fireflow.order": "1,2"}, "FireFlow has no option 'order'"),
+        ({"from-noise.target_guidance": "1,nan"}, "FromNoise.target_guidance must be a finite number, got nan"),
+    ],
+)
+@pytest.mark.parametrize("counts", [{"steps": (6,)}, {"match_nfe": 12}, {}])
+def test_every_point_is_held_to_its_options_before_a_model_is_loaded(
+    options: Mapping[str, Any], said: str, counts: Mapping[str, Any]
+) -> None:
+    asked = Asked(methods=methods("inversion+euler", "flowedit+fireflow"), **counts)
+    with pytest.raises(OptionError, match=said):
+        planned(asked, "flux-dev", Setup(device="cpu"), options)
+
+
 def test_one_edit_takes_one_value() -> None:
     words = ["edit", "mixture:1", "--model", "mixture", "--set", "flowedit.n_max=19,21"]
     result = CliRunner().invoke(main, words)
