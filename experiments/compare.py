@@ -22,7 +22,7 @@ from .bench import Bench, Metrics
 from .cells import Cell, groups, make_cells, part
 from .environment import environment
 from .execute import encode, execute
-from .fingerprint import hash_model, ingredients, plan_hash
+from .fingerprint import hash_metrics, hash_model, ingredients, plan_hash
 from .folder import RunFolder
 from .manifest import Manifest
 from .names import build_cases, build_loader, load_model, model_kind, pick_device
@@ -65,12 +65,13 @@ class Prepared:
 
     @property
     def hash(self) -> str:
-        """The identity of the comparison: that of its cells."""
-        return plan_hash([cell.key for cell in self.cells])
+        """The identity of the comparison: that of its cells, and of its metrics."""
+        return plan_hash((cell.key for cell in self.cells), hash_metrics(self.metrics))
 
     @property
     def name(self) -> str:
-        """A folder's name that the same comparison always gets, and no other: an edited solver or new weights go elsewhere."""
+        """A folder's name that the same comparison always gets, and no other: an edited solver, an edited metric or new weights
+        go elsewhere."""
         kind = re.sub(r"[^\w-]", "", self.plan.model.partition(":")[0])
         return f"compare-{kind}-{self.hash[:8]}"
 
@@ -193,12 +194,14 @@ def _job_elsewhere(plan: Comparison, shard: Shard | None, effort: Effort) -> Job
     return _job(replace(prepare(plan), shard=shard), effort)
 
 
-def paths(prepared: Prepared) -> Mapping[str, Sequence[Tensor]]:
-    """The noise-free path of the first case under every edit that is no control: decoded states, by the row's name."""
-    case, seed = prepared.cases[0], prepared.plan.seeds[0]
+def paths(prepared: Prepared, results: Results) -> Mapping[str, Sequence[Tensor]]:
+    """The noise-free path of the first case under every edit that came out there, has such a path and is no control: decoded
+    states, by the row's name."""
+    case, seed = prepared.mine[0].case, prepared.plan.seeds[0]
+    came_out = {record.row for record in results.records if (record.case, record.seed, record.error) == (case.id, seed, None)}
     walked = {}
     for row in prepared.rows:
-        if row.task == "edit" and not row.control:
+        if row.task == "edit" and not row.control and row.name in came_out:
             outcome = execute(prepared.model, row.editor, row.solver, row.steps, [case], seed, keep_path=True)
             walked[row.name] = [prepared.model.decode(state)[0] for state in outcome.edit.path]
-    return walked
+    return {name: states for name, states in walked.items() if states}

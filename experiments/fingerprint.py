@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..cases.base import Case
-from ..metrics.base import Metric
+from ..metrics.base import Metric, Task
 from ..models.base import Model
 from .sources import hash_code
 
@@ -89,7 +89,8 @@ def ingredients(
     model: Model[Any], numerics: str, rows: Iterable[Row], cases: Iterable[Case], metrics: Iterable[Metric]
 ) -> dict[str, str]:
     """What the keys of a comparison are made of, apart from what its records say: by name, mostly as hashes. So that it can
-    be told later which part is another one. The code of the metrics is noted too, which is in no key."""
+    be told later which part is another one. The code of the metrics is noted too, which is in no key, but in the identity of
+    the comparison."""
     things = [thing for row in rows for thing in (row.editor, row.solver)]
     return {
         KEYS: str(KEY_VERSION),
@@ -123,9 +124,14 @@ def _case(case: Case) -> str:
     return f"the case {case.id}"
 
 
-def plan_hash(keys: list[str]) -> str:
-    """The identity of a whole comparison: that of all its cells, whatever their order."""
-    return sha256(json.dumps(sorted(keys)).encode()).hexdigest()[:12]
+def hash_metrics(metrics: Mapping[Task, Mapping[str, Metric]]) -> str:
+    """A hash of what results are scored with: the metrics of each task, by name, and their code."""
+    return _short(sorted((task, name, hash_code(type(one))) for task, named in metrics.items() for name, one in named.items()))
+
+
+def plan_hash(keys: Iterable[str], metrics: str) -> str:
+    """The identity of a whole comparison: that of all its cells, whatever their order, and of its metrics."""
+    return sha256(json.dumps((sorted(keys), metrics)).encode()).hexdigest()[:12]
 
 
 def _short(what: object) -> str:

@@ -27,6 +27,7 @@ from ..models.base import Setup
 from .bench import Bench, Edited
 from .cells import Group
 from .environment import device_name
+from .fingerprint import hash_metrics
 from .folder import RunFolder
 from .records import Finished
 from .run import Effort, Tally, Watch, finished, keep_originals
@@ -53,8 +54,9 @@ class Job:
 
     @property
     def identity(self) -> str:
-        """A hash of all cells' keys in their order."""
-        return sha256("".join(cell.key for group in self.groups for cell in group.cells).encode()).hexdigest()[:16]
+        """A hash of all cells' keys in their order, and of the metrics."""
+        keys = (cell.key for group in self.groups for cell in group.cells)
+        return sha256("".join([hash_metrics(self.bench.metrics), *keys]).encode()).hexdigest()[:16]
 
 
 class Greeting(NamedTuple):

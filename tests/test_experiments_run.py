@@ -15,6 +15,7 @@ import torch
 from fe.cases.base import Case
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
+from fe.experiments import sources
 from fe.experiments.cells import make_cells
 from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
 from fe.experiments.execute import edit_cases
@@ -216,6 +217,23 @@ def test_a_folder_holds_one_comparison(tmp_path: Path) -> None:
         pass
     assert not (out / "records.jsonl").exists()
     assert json.loads((out / "run.json").read_text())["plan"] == other.hash
+
+
+def test_an_edited_metric_makes_another_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells are the same ones; what they were scored with is not."""
+    before = prepare(PLAN)
+    name, again = before.name, sources.read
+    ran(before, tmp_path)
+
+    def otherwise(name: str) -> Any:
+        return again(name)._replace(hash="another") if name == "fe.metrics.mixture" else again(name)
+
+    monkeypatch.setattr(sources, "read", otherwise)
+    after = prepare(PLAN)
+    assert [cell.key for cell in after.cells] == [cell.key for cell in before.cells]
+    assert after.name != name
+    with pytest.raises(ValueError, match="holds a different run"), open_folder(after, tmp_path, overwrite=False):
+        pass
 
 
 def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path) -> None:
