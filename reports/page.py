@@ -132,8 +132,8 @@ def written(prepared: Prepared, results: Results) -> Iterable[str]:
     folder = results.folders[0]
     yield "records.jsonl"
     yield from summed_up(results, folder)
-    if not is_picture(prepared.cases[0].picture):
-        path_plot(paths(prepared), folder / "paths.png")
+    if not is_picture(prepared.cases[0].picture) and (walked := paths(prepared, results)):
+        path_plot(walked, folder / "paths.png")
         yield "paths.png"
 
 
