@@ -130,7 +130,8 @@ def test_an_edit_that_comes_to_nothing_does_not_hold_up_a_folder(fe: Fe, photo: 
     done = fe("edit", str(place), "--source", STAR, "--target", HEART, "--steps", "2", *much)
     assert done.exit_code == 2
     left_out = [
-        f"fe: {name} is left out: the edited latent is not finite; use more steps or a lower guidance scale" for name in "ab"
+        f"fe: {name} is left out: the state is not finite from step 1 of 2 on; use more steps or a lower guidance scale"
+        for name in "ab"
     ]
     assert done.stderr.splitlines() == [*left_out, "fe: 2 of 2 pictures could not be edited"]
 
