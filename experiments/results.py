@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from ..metrics.base import Metric
 from ..registry import METRICS, RegistryError
 from .folder import RECORDS
-from .manifest import Manifest, read_manifest
+from .manifest import RUN, Manifest, read_manifest
 from .names import build_metric
 from .records import Record, picture_name, read_records
 from .summary import Summary, summarise
 from .words import Shard
+
+DEPTH: Final = 3
+"""As many folders deep runs are looked for."""
 
 
 @dataclass(frozen=True)
@@ -79,46 +83,93 @@ class Results:
         return {name: build_metric(name) for name in known}
 
 
-def read_results(folders: Iterable[Path]) -> list[Results]:
+class Found(NamedTuple):
+    """The comparisons that some folders hold, and why runs among them cannot be read, a sentence each."""
+
+    comparisons: list[Results]
+    faults: list[str]
+
+
+def find_results(folders: Iterable[Path]) -> Found:
     """The results in those folders: one for each comparison, however many shards of it there are. A folder that holds no run
-    stands for the runs right inside it. Raises ValueError if there is none, or if one cannot be read."""
-    found: dict[str, dict[Path, Manifest]] = {}
-    for folder in folders:
-        for path, manifest in _runs(folder):
-            found.setdefault(manifest.plan, {})[path] = manifest
-    return [_joined(runs) for runs in found.values()]
+    stands for those inside it. Raises ValueError if there is none, or if none can be read."""
+    by_plan: dict[str, list[_Run]] = {}
+    faults: list[str] = []
+    for path in dict.fromkeys(chain.from_iterable(map(_runs, folders))):
+        try:
+            run = _read(path)
+        except ValueError as fault:
+            faults.append(str(fault))
+        else:
+            by_plan.setdefault(run.manifest.plan, []).append(run)
+    if faults and not by_plan:
+        raise ValueError(faults[0] if len(faults) == 1 else f"none of {len(faults)} runs can be read; the first: {faults[0]}")
+    return Found([_joined(runs) for runs in by_plan.values()], faults)
 
 
-def _runs(folder: Path) -> list[tuple[Path, Manifest]]:
+def read_results(folders: Iterable[Path]) -> list[Results]:
+    """The same where every run must be read. Raises ValueError if one cannot be."""
+    comparisons, faults = find_results(folders)
+    if faults:
+        raise ValueError(faults[0])
+    return comparisons
+
+
+def _runs(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {str(folder)!r}; give a folder that fe compare wrote")
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        return [(folder, manifest)]
-    inside = [(path, read_manifest(path)) for path in sorted(folder.iterdir()) if path.is_dir()]
-    runs = [(path, manifest) for path, manifest in inside if manifest is not None]
+    runs = list(_inside(folder, DEPTH))
     if not runs:
         raise ValueError(f"{str(folder)!r} holds no run; give a folder that fe compare wrote")
     return runs
 
 
-def _joined(runs: Mapping[Path, Manifest]) -> Results:
-    """One comparison of all its parts. A cell that several folders hold counts once: as the first of them in which it came
-    out has it. Raises ValueError if a folder holds cells that are none of this comparison's."""
-    manifest = next(iter(runs.values()))
+def _inside(folder: Path, depth: int) -> Iterator[Path]:
+    if (folder / RUN).exists():
+        yield folder
+    elif depth:
+        for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+            yield from _inside(path, depth - 1)
+
+
+Place = tuple[int, int, int]
+"""Of a cell among all: its row, its case, its seed."""
+
+
+class _Run(NamedTuple):
+    path: Path
+    manifest: Manifest
+    records: Mapping[Place, Record]
+
+
+def _read(path: Path) -> _Run:
+    """The run in a folder. Raises ValueError if it cannot be read, or if it holds cells that are none of its comparison's."""
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise ValueError(f"{str(path)!r} holds no run; give a folder that fe compare wrote")
     rows = {(row.name, seed): place for place, row in enumerate(manifest.rows) for seed in row.seeds}
     cases = {case: place for place, case in enumerate(manifest.cases)}
-    found: dict[tuple[int, int, int], Record] = {}
-    for path in runs:
-        for record in read_records(path / RECORDS):
-            place = (rows.get((record.row, record.seed), -1), cases.get(record.case, -1), record.seed)
+    found: dict[Place, Record] = {}
+    for record in read_records(path / RECORDS):
+        place = (rows.get((record.row, record.seed), -1), cases.get(record.case, -1), record.seed)
+        if min(place) < 0 or place in found:
+            raise ValueError(
+                f"{str(path / RECORDS)!r} holds records of another comparison than its run.json ({record.case} in "
+                f"{record.row}); run it again into a new folder"
+            )
+        found[place] = record
+    return _Run(path, manifest, found)
+
+
+def _joined(runs: Sequence[_Run]) -> Results:
+    """One comparison of all its parts. A cell that several folders hold counts once: as the first of them in which it came
+    out has it."""
+    found: dict[Place, Record] = {}
+    for run in runs:
+        for place, record in run.records.items():
             twin = found.get(place)
-            if min(place) < 0 or (twin is not None and twin.key != record.key):
-                raise ValueError(
-                    f"{str(path / RECORDS)!r} holds records of another comparison than its run.json ({record.case} in "
-                    f"{record.row}); run it again into a new folder"
-                )
             if twin is None or twin.error is not None:
                 found[place] = record
-    shards = tuple(None if one.shard is None else Shard.read(one.shard) for one in runs.values())
-    return Results(manifest, tuple(runs), shards, tuple(found[place] for place in sorted(found)))
+    shards = tuple(None if run.manifest.shard is None else Shard.read(run.manifest.shard) for run in runs)
+    records = tuple(found[place] for place in sorted(found))
+    return Results(runs[0].manifest, tuple(run.path for run in runs), shards, records)

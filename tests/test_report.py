@@ -197,6 +197,30 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path) -> None:
         assert str(tmp_path / name) in refused(tmp_path / name)
 
 
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    """Whichever of its two files is damaged; also a shard, which is then missing."""
+    records = [record(row, case, 1.25) for row in ROWS for case in CASES]
+    good = written(tmp_path / "good", records)
+    for name, file in (("bad", "run.json"), ("worse", "records.jsonl")):
+        copy = Path(shutil.copytree(good, tmp_path / name))
+        edited(copy / file, lambda text: "no JSON\n" + text)
+    for words in ([tmp_path], [tmp_path / "bad", tmp_path / "worse", good]):
+        result = fe("report", *words)
+        assert result.exit_code == 1
+        first, second = result.stderr.splitlines()
+        assert first.startswith(f"fe: left out: '{tmp_path / 'bad' / 'run.json'}' cannot be understood")
+        assert second.startswith(f"fe: left out: line 1 of {tmp_path / 'worse' / 'records.jsonl'} is no record")
+        assert result.stdout == report(good)
+    assert "none of 2 runs can be read; the first: " in refused(tmp_path / "bad", tmp_path / "worse")
+
+
+def test_runs_are_found_some_folders_deep_and_not_inside_of_runs(tmp_path: Path) -> None:
+    deep = written(tmp_path / "results" / "compare-one" / "shard-1-of-2", [record(ROWS[0], case) for case in CASES])
+    assert report(tmp_path) == report(deep)
+    written(deep / "another", [record(ROWS[0], CASES[0])], plan="another")
+    assert report(tmp_path) == report(deep)
+
+
 def test_records_of_another_comparison_are_refused(tmp_path: Path) -> None:
     """Under rows, cases or seeds that run.json does not know; or the same cell under another key, as an edited solver has."""
     folder = written(tmp_path / "run", [record(row, case) for row in ROWS for case in CASES])
