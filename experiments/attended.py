@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,27 +39,31 @@ class Trace:
 
 class Attended(Model[Any]):
     """Another model, to be used in its place. `codec_seconds` and `text_seconds` are the time spent in `encode` and `decode`,
-    and in `condition` (wall clock). `look`, if given, is shown every evaluation: its time, state (B, ...) and velocity; not
-    those of an editor that goes past `field`."""
+    and in `condition` (wall clock; text encoders are taken to be where the latents are). `look`, if given, is shown every
+    evaluation: its time, state (B, ...) and velocity; not those of an editor that goes past `field`."""
 
     def __init__(self, model: Model[Any], look: Look | None = None) -> None:
         self.network, self.trained, self.setup = model.network, model.trained, model.setup
         self.codec_seconds = self.text_seconds = 0.0
-        self._model, self._look = model, look
+        self._model, self._look, self._device = model, look, torch.device("cpu")
 
     def encode(self, pictures: Tensor) -> Tensor:
-        with self._codec():
-            return self._model.encode(pictures)
+        started = time.perf_counter()
+        latents = self._model.encode(pictures)
+        self._device = latents.device
+        self.codec_seconds += self._since(started)
+        return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        with self._codec():
-            return self._model.decode(latents)
+        started = time.perf_counter()
+        pictures = self._model.decode(latents)
+        self.codec_seconds += self._since(started)
+        return pictures
 
     def condition(self, prompts: Sequence[str], guidance: float) -> Any:
         started = time.perf_counter()
         condition = self._model.condition(prompts, guidance)
-        settle()
-        self.text_seconds += time.perf_counter() - started
+        self.text_seconds += self._since(started)
         return condition
 
     def velocity(self, t: float | Tensor, x: Tensor, condition: Any) -> Tensor:
@@ -113,9 +116,6 @@ class Attended(Model[Any]):
 
         return seen
 
-    @contextmanager
-    def _codec(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        settle()
-        self.codec_seconds += time.perf_counter() - started
+    def _since(self, started: float) -> float:
+        settle(self._device)
+        return time.perf_counter() - started

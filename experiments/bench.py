@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, SupportsFloat
@@ -20,7 +21,7 @@ from ..models.fitting import OutOfMemoryError
 from ..models.preparing import is_compiled
 from .attended import Attended
 from .cells import Cell, Group
-from .execute import Outcome, Walked, decode, edit_cases, encode, why_not_finite
+from .execute import Outcome, Walked, check_picture, decode, edit_cases, encode, why_not_finite
 from .records import Finished, Record, Share, picture_name
 
 Metrics = Mapping[Task, Mapping[str, Metric]]
@@ -33,6 +34,26 @@ class Edited(NamedTuple):
 
     cells: Sequence[Cell]
     outcome: Outcome | str
+
+
+class Inside(NamedTuple):
+    """Seconds of a run inside the network, the text encoders and the codec."""
+
+    network: float = 0.0
+    text: float = 0.0
+    codec: float = 0.0
+
+    def plus(self, more: Inside) -> Inside:
+        return Inside(*map(sum, zip(self, more, strict=True)))
+
+    def since(self, before: Inside) -> Inside:
+        return Inside(*(now - then for now, then in zip(self, before, strict=True)))
+
+    def of(self, whole: float, workers: int = 1) -> dict[str, float | None]:
+        """Where the `whole` seconds of a run went, if these are the sums over its `workers`; `overhead` is by how much of the
+        three it took longer (None where none of them did anything)."""
+        useful = sum(self)
+        return {"whole": whole, **self._asdict(), "overhead": whole * workers / useful - 1.0 if useful else None}
 
 
 @dataclass
@@ -74,16 +95,10 @@ class Bench:
         found = self.metrics.get(cell.row.task, {}) if self.model.trained else {}
         return {name: metric for name, metric in found.items() if metric.suits(cell.case)}
 
-    def seconds(self, whole: float) -> dict[str, float | None]:
-        """Where the `whole` seconds of a run went: inside the network, the text encoders and the codec; `overhead` is by how
-        much of these three it took longer (None where none of them did anything)."""
-        inside = {
-            "network": self.network_seconds,
-            "text": self._attended.text_seconds,
-            "codec": self._attended.codec_seconds,
-        }
-        useful = sum(inside.values())
-        return {"whole": whole, **inside, "overhead": whole / useful - 1.0 if useful else None}
+    @property
+    def inside(self) -> Inside:
+        """Where the time went until now."""
+        return Inside(self.network_seconds, self._attended.text_seconds, self._attended.codec_seconds)
 
     @cached_property
     def _attended(self) -> Attended:
@@ -114,10 +129,10 @@ class Bench:
         try:
             return self._edited(cells, known)
         except OutOfMemoryError as fault:
-            reason, fewer = _reason(fault), (len(cells) + 1) // 2
+            reason, fewer = in_a_line(fault), (len(cells) + 1) // 2
             self._room[place] = fewer
         except Exception as fault:  # an editor, solver or model of a plug-in may fail in any way
-            reason, fewer = _reason(fault), 1
+            reason, fewer = in_a_line(fault), 1
         if len(cells) == 1:
             return [Edited(cells, reason)]
         return self._apart(cells, fewer, known)
@@ -139,7 +154,7 @@ class Bench:
         for i in (i for i, sound in enumerate(finite) if not sound):
             lost = walked.source_latents[i : i + 1]
             reason = why_not_finite(self.model, row.editor, row.solver, row.steps, cases[i], seed, lost)
-            found.append(Edited([cells[i]], _reason(FloatingPointError(reason))))
+            found.append(Edited([cells[i]], in_a_line(FloatingPointError(reason))))
         return found
 
     def _walked(self, cells: Sequence[Cell], cases: Sequence[Case], source: Tensor | None) -> Walked:
@@ -148,18 +163,20 @@ class Bench:
         if is_compiled(self.model.network) and what not in self._warm:
             self._warm.add(what)
             edit_cases(self.model, row.editor, row.solver, row.steps, cases, seed, source=source)
-        walked = edit_cases(self._attended, row.editor, row.solver, row.steps, cases, seed, source=source)
+        with _torch_as_it_is():
+            walked = edit_cases(self._attended, row.editor, row.solver, row.steps, cases, seed, source=source)
         self.network_seconds += walked.cost.network_seconds
         return walked
 
     def _scored(self, cell: Cell, outcome: Outcome, i: int) -> Finished:
         result = Result(outcome.pictures[i], outcome.latents[i], outcome.source_latents[i])
         try:
+            check_picture(result.picture)
             scores = {name: _number(name, metric(cell.case, result)) for name, metric in self.suiting(cell).items()}
             record = _record(cell, cost=Share.of(outcome.cost), scores=scores, counts=dict(outcome.edit.counts))
             record.to_json()  # what cannot be written down would end the run
         except Exception as fault:  # a metric of a plug-in may fail in any way
-            return _failed(cell, _reason(fault))
+            return _failed(cell, in_a_line(fault))
         if not (self.pictures and is_picture(result.picture)):
             return Finished(record, None)
         return Finished(replace(record, picture=picture_name(cell.row.name, cell.picture)), result.picture)
@@ -187,7 +204,19 @@ def _number(metric: str, score: object) -> float:
     return number
 
 
-def _reason(fault: Exception) -> str:
+@contextmanager
+def _torch_as_it_is() -> Iterator[None]:
+    """What an editor of a plug-in sets for the whole process is set back: the next cell must not depend on it."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def in_a_line(fault: BaseException) -> str:
     """What went wrong, in one line."""
     try:
         said = str(fault)

@@ -19,7 +19,7 @@ from ..ode import Tick, TimeGrid
 from ..solvers.base import Solver
 from .attended import Attended, Trace
 from .memory import peak_bytes, reset_peak
-from .meter import metered
+from .meter import metered, settle
 from .names import check_mask
 
 
@@ -106,8 +106,7 @@ def edit_cases(
     with metered(model.network, watch) as meter:
         started = time.perf_counter()
         edit = fitting(lambda: editor.edit(model, request, solver, grid, noise, keep_path=keep_path), model.setup, smaller)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        settle(device)
         seconds = time.perf_counter() - started
     if edit.latent.shape != source.shape:
         raise ValueError(
@@ -140,7 +139,7 @@ def execute(
     watch: Callable[[int], None] | None = None,
 ) -> Outcome:
     """`edit_cases`, then `decode`. Raises as they do, and FloatingPointError if a result is not finite, naming the step that
-    it was lost in."""
+    it was lost in, or the codec."""
     walked = edit_cases(model, editor, solver, steps, cases, seed, source=source, masks=masks, keep_path=keep_path, watch=watch)
     finite = walked.finite
     if not all(finite):
@@ -148,7 +147,18 @@ def execute(
         mask = None if masks is None else masks[i : i + 1]
         lost = walked.source_latents[i : i + 1]
         raise FloatingPointError(why_not_finite(model, editor, solver, steps, cases[i], seed, lost, mask))
-    return decode(model, walked)
+    outcome = decode(model, walked)
+    check_picture(outcome.pictures)
+    return outcome
+
+
+def check_picture(picture: Tensor) -> None:
+    """Raises FloatingPointError for what a codec made of a finite latent and is not finite."""
+    if not torch.isfinite(picture).all():
+        raise FloatingPointError(
+            "the picture decoded from a finite latent is not finite; let the model compute in another dtype, such as bfloat16 "
+            "or float32"
+        )
 
 
 def why_not_finite(

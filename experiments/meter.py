@@ -44,19 +44,20 @@ def alone(network: nn.Module) -> Iterator[None]:
 @contextmanager
 def metered(network: nn.Module, watch: Callable[[int], None] | None = None) -> Iterator[Meter]:
     """Count every forward call of `network` inside the `with` block, whoever makes it; `watch` hears the number after each."""
-    meter, started = Meter(), [0.0]
+    meter, started, device = Meter(), 0.0, torch.device("cpu")
 
     def before(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        nonlocal started, device
+        batch = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 0)
         meter.calls += 1
-        meter.rows += next(
-            value.shape[0] for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 0
-        )
-        settle()
-        started[0] = time.perf_counter()
+        meter.rows += batch.shape[0]
+        device = batch.device
+        settle(device)
+        started = time.perf_counter()
 
     def after(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        settle()
-        meter.seconds += time.perf_counter() - started[0]
+        settle(device)
+        meter.seconds += time.perf_counter() - started
         if watch is not None:
             watch(meter.calls)
 
@@ -87,7 +88,7 @@ def _around(network: nn.Module, before: _Before, after: _After) -> Iterator[None
         network._compiled_call_impl = compiled
 
 
-def settle() -> None:
-    """Wait until the GPU has done what it was asked, so that the clock counts it; nothing where there is none."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked, so that the clock counts it; nothing for a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -96,7 +96,7 @@ def run(
     with finishing(finish, beside) as give:
         for group in todo:
             give(bench.edit(group))
-    folder.end({"seconds": bench.seconds(time.perf_counter() - started)})
+    folder.end({"seconds": bench.inside.of(time.perf_counter() - started)})
 
 
 def finished(bench: Bench, cells: Sequence[Cell], folder: RunFolder, retry: bool) -> dict[str, Record]:

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from ..models.base import Setup
-from .bench import Bench, Edited
+from .bench import Bench, Edited, Inside, in_a_line
 from .cells import Group
 from .environment import device_name
 from .fingerprint import hash_metrics
@@ -78,11 +79,13 @@ class Worker:
         self._job = job()
         return Greeting(self._job.identity, device_name(self._job.device))
 
-    def work(self, number: int) -> list[Finished]:
-        """What becomes of a group; pictures are in 8 bits, as they will be written."""
+    def work(self, number: int) -> tuple[list[Finished], Inside]:
+        """What becomes of a group, and where the time went; pictures are in 8 bits, as they will be written."""
         bench = self._job.bench
+        before = bench.inside
         done = bench.finish(bench.edit(self._job.groups[number]))
-        return [Finished(record, None if picture is None else to_bytes(picture)) for record, picture in done]
+        sent = [Finished(record, None if picture is None else to_bytes(picture)) for record, picture in done]
+        return sent, bench.inside.since(before)
 
 
 def to_bytes(picture: torch.Tensor) -> torch.Tensor:
@@ -132,6 +135,7 @@ def run_on_workers(
     A group over which two workers died is recorded as failed. Raises ValueError if no worker can be had, or if one would
     compute something else; OSError if the folder cannot be written.
     """
+    started = time.perf_counter()
     cells = [cell for group in job.groups for cell in group.cells]
     held = finished(job.bench, cells, folder, effort.retry)
     tally = Tally(watch, len(cells))
@@ -148,6 +152,7 @@ def run_on_workers(
             kept = [from_bytes(one) for one in results if one.record.key not in held]
             folder.keep(kept)
             tally.add(record for record, _ in kept)
+        folder.end({"seconds": crew.inside.of(time.perf_counter() - started, effort.workers)})
 
 
 @dataclass(eq=False)
@@ -173,7 +178,7 @@ class _Hand:
 
 @dataclass
 class _Crew:
-    """The workers of a run: who is at work on what, who has died, what is left to do."""
+    """The workers of a run: who is at work on what, who has died, what is left to do, and where the time of all went."""
 
     job: Job
     hire: Callable[[], _Hand]
@@ -183,6 +188,7 @@ class _Crew:
     hands: list[_Hand] = field(default_factory=list)
     deaths: Counter[int] = field(default_factory=Counter)
     stillborn: int = 0
+    inside: Inside = field(default_factory=Inside)
 
     def ready(self) -> str:
         """Wait for the first worker; on what it computes. Raises ValueError if none can be had."""
@@ -228,7 +234,9 @@ class _Crew:
             yield from self._lost(hand, fault)
         else:
             if hand.up:
-                yield hand.tasks.popleft()[1], answer
+                results, inside = answer
+                self.inside = self.inside.plus(inside)
+                yield hand.tasks.popleft()[1], results
             else:
                 self._greeted(hand, answer)
 
@@ -252,6 +260,7 @@ class _Crew:
             if self.stillborn >= ATTEMPTS and not self.hands:
                 raise ValueError(f"no worker could begin; the last: {_reason(fault)}")
             return
+        self.stillborn = 0  # its place can be taken, whatever kept another one from beginning
         if not hand.tasks:
             return
         _, suspect = hand.tasks.popleft()
@@ -273,9 +282,7 @@ def _reason(fault: Exception) -> str:
     """Why a worker is lost, in a line."""
     from ray.exceptions import RayTaskError
 
-    if isinstance(fault, RayTaskError):
-        return f"{type(fault.cause).__name__}: {fault.cause}"
-    return " ".join(str(fault).split())
+    return in_a_line(fault.cause) if isinstance(fault, RayTaskError) else " ".join(str(fault).split())
 
 
 def _hired(job: Callable[[], Job], device: str, effort: Effort) -> _Hand:

@@ -215,6 +215,26 @@ def test_the_others_of_a_batch_keep_what_they_came_to() -> None:
         assert found[case].cost.batch == 8  # type: ignore[union-attr]
 
 
+class Overflowing(MixtureModel):  # type: ignore[misc]
+    """Its codec makes nothing of one case, the first of the widest latents."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        pictures = super().decode(latents).clone()
+        pictures[latents.flatten(1).amax(1).argmax(), 0] = math.nan
+        return pictures
+
+
+def test_a_picture_that_the_codec_lost_is_a_failure_and_not_an_undefined_score() -> None:
+    found = worked(bench(Overflowing()), group())
+    (lost,) = [record for record in found.values() if record.error is not None]
+    assert str(lost.error).startswith(
+        "FloatingPointError: the picture decoded from a finite latent is not finite; let the model"
+    )
+    assert {record.cost.batch for record in found.values() if record.cost is not None} == {8}
+    with pytest.raises(FloatingPointError, match="decoded from a finite latent"):
+        execute(Overflowing(), FLOWEDIT, Euler(), 10, [CASE], 0)
+
+
 def test_a_state_that_was_lost_between_evaluations_was_lost_in_the_step_before() -> None:
     trace, finite, lost = Trace(), torch.zeros(1, 2), torch.full((1, 2), math.inf)
     ticks = [Tick(1.0, 1.0, 0.5), Tick(0.75, 1.0, 0.5), Tick(0.5, 0.5, 0.0), Tick(0.5, 0.5, 0.0)]
@@ -294,6 +314,31 @@ class Misshapen(Editor):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
+class Meddling(Editor):  # type: ignore[misc]
+    """Changes what holds for the whole process, and then may fail."""
+
+    fails: bool
+
+    def edit(self, model: Any, request: Any, *rest: Any, keep_path: bool = False) -> Edit:
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        if self.fails:
+            raise RuntimeError("and now this")
+        return Edit(request.latent)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_an_editor_sets_for_the_whole_process_is_set_back(fails: bool) -> None:
+    before = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        bench().edit(group(Meddling(fails)))
+        assert (torch.get_default_dtype(), torch.get_num_threads()) == before
+    finally:
+        torch.set_default_dtype(before[0])
+        torch.set_num_threads(before[1])
+
+
+@dataclass(frozen=True)
 class Talkative(Editor):  # type: ignore[misc]
     def edit(self, model: Any, request: Any, *rest: Any, keep_path: bool = False) -> Edit:
         return Edit(request.latent, counts={"seen": torch.tensor(3)})  # type: ignore[dict-item]
@@ -349,7 +394,7 @@ def test_codec_and_text_encoders_have_clocks_of_their_own() -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("fe.experiments.attended.time.perf_counter", lambda: now[0])
         at.edit(group())
-    found = at.seconds(422.0)
+    found = at.inside.of(422.0)
     assert (found["codec"], found["text"], found["network"]) == (11.0, 200.0, 0.0)
     assert found["overhead"] == 1.0
 

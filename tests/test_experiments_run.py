@@ -17,7 +17,7 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
 from fe.experiments import sources
 from fe.experiments.cells import make_cells
-from fe.experiments.compare import Prepared, carry_out, open_folder, prepare
+from fe.experiments.compare import Prepared, carry_out, open_folder, paths, prepare
 from fe.experiments.execute import edit_cases
 from fe.experiments.fingerprint import cell_key, hash_case, hash_model
 from fe.experiments.folder import check_writable
@@ -153,15 +153,29 @@ class Picky(Editor):  # type: ignore[misc]  # to mypy, imports of fe from tests 
         return Edit(torch.where((means > 200)[:, None, None], math.inf, request.latent))
 
 
-def picky(out: Path) -> Any:
+def odd_cases() -> Prepared:
     cases = list(MixtureCases(points=9).take(4))
     cases[1] = replace(cases[1], picture=cases[1].picture + 100)
     cases[2] = replace(cases[2], picture=cases[2].picture + 300)
     prepared = prepare(PLAN)
     rows = [replace(prepared.rows[0], editor=Picky()), prepared.rows[1]]
-    prepared = replace(prepared, cases=cases, rows=rows, cells=make_cells(rows, cases, "m", "n"))
+    return replace(prepared, cases=cases, rows=rows, cells=make_cells(rows, cases, "m", "n"))
+
+
+def picky(out: Path) -> Any:
+    prepared = odd_cases()
     with open_folder(prepared, out, overwrite=False) as folder:
         return carry_out(prepared, folder, silent)
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["keeps no path", "fails"])
+def test_paths_are_those_of_edits_that_came_out_and_have_one(first: int, tmp_path: Path) -> None:
+    """So a run does not end by an error at its very end."""
+    prepared = odd_cases()
+    prepared = replace(prepared, cells=[cell for cell in prepared.cells if cell.case is prepared.cases[first]])
+    with open_folder(prepared, tmp_path, overwrite=False) as folder:
+        results = carry_out(prepared, folder, silent)
+    assert list(paths(prepared, results)) == ["flowedit+euler-6"]
 
 
 def test_a_failing_cell_is_recorded_with_its_reason_and_the_run_goes_on(tmp_path: Path) -> None:

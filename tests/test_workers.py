@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from fe.experiments.plan import Comparison
 from fe.experiments.records import Finished, Record, read_records
 from fe.experiments.run import Effort
 from fe.experiments.words import Method
-from fe.experiments.workers import Job, from_bytes, run_on_workers, to_bytes
+from fe.experiments.workers import ATTEMPTS, Job, _Crew, _Hand, from_bytes, run_on_workers, to_bytes
 from fe.models.base import Model
 
 PLAN = Comparison(
@@ -84,6 +85,12 @@ def test_two_workers_give_what_one_process_gives(tmp_path: Path, tiny_scenes: st
     assert pictures(tmp_path / "two") == pictures(tmp_path / "alone") != {}
     (session,) = json.loads((tmp_path / "two" / "run.json").read_text())["sessions"]
     assert session["workers"] == 2
+    spent = session["seconds"]  # summed over the workers, who did what is in the records
+    inside = spent["network"] + spent["text"] + spent["codec"]
+    lines = [json.loads(line) for line in (tmp_path / "two" / "records.jsonl").read_text().splitlines()]
+    assert spent["network"] == pytest.approx(sum(line["cost"]["network_seconds"] for line in lines))
+    assert min(spent["text"], spent["codec"]) > 0
+    assert spent["overhead"] == pytest.approx(2 * spent["whole"] / inside - 1)
     assert not [called for process, (_, called) in below(os.getpid()).items() if "ray" in called]
 
 
@@ -113,6 +120,17 @@ def test_what_kills_a_worker_twice_is_recorded_and_the_run_goes_on(ray: Any, tmp
     retried = run_elsewhere(partial(job_of, PLAN), tmp_path, replace(ALONE, retry=True))
     assert len(retried) == len(records)
     assert not any(record.error for record in retried)
+
+
+def test_a_worker_that_died_is_replaced_though_others_could_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    hand = _Hand("actor", None, up=True, tasks=deque([(None, 3)]))
+    crew = _Crew(job_of(PLAN), lambda: _Hand("another", None), 2, deque([4]), hands=[hand], stillborn=ATTEMPTS)
+    assert list(crew._lost(hand, ray.exceptions.RayActorError())) == []
+    crew._fill()
+    assert [one.actor for one in crew.hands] == ["another", "another"]
+    assert list(crew.todo) == [4, 3]
 
 
 @pytest.mark.parametrize(
