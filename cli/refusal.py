@@ -82,7 +82,8 @@ def sentence(fault: BaseException) -> str:
     if isinstance(fault, OSError) and fault.strerror is not None:
         place = f" {fault.filename!r}" if fault.filename is not None else ""
         return f"cannot use{place}: {fault.strerror}" if place else fault.strerror
-    return str(fault)
+    notes = getattr(fault, "__notes__", ())
+    return f"{fault} ({', '.join(notes)})" if notes else str(fault)
 
 
 def _usage(fault: click.UsageError) -> str:

@@ -65,7 +65,11 @@ class RunFolder:
             _check_ours(path)
         found = read_manifest(path)
         if found is not None and (found.plan, found.shard) != (manifest.plan, manifest.shard):
-            raise ValueError(f"{str(path)!r} holds a different run; give --out another folder, or --overwrite to replace it")
+            names = found.apart(manifest)
+            what = f" ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})" if names else ""
+            raise ValueError(
+                f"{str(path)!r} holds a different run{what}; give --out another folder, or --overwrite to replace it"
+            )
         return cls(path, found or manifest, {record.key: record for record in read_records(path / RECORDS)})
 
     def begin(self, session: Mapping[str, Any]) -> None:
@@ -146,8 +150,13 @@ def check_writable(path: Path) -> None:
 def _check_ours(path: Path) -> None:
     """Raises ValueError if the folder holds something else than a run, and nothing that a run left when it was ended early."""
     others = (entry for entry in path.iterdir() if entry.name not in (LOCK, HOLDER) and not entry.name.startswith(PASSING))
-    if not (path / RUN).exists() and any(others):
-        raise ValueError(f"{str(path)!r} is not empty and holds no run; give --out a new folder")
+    if (path / RUN).exists() or not any(others):
+        return
+    if any(path.glob(f"shard-*/{RUN}")):
+        raise ValueError(
+            f"{str(path)!r} holds shards; fe report joins them, --shard runs one, and a whole run needs a new --out"
+        )
+    raise ValueError(f"{str(path)!r} is not empty and holds no run; give --out a new folder")
 
 
 def _clear(path: Path) -> None:

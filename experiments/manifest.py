@@ -54,6 +54,14 @@ class Manifest:
         cases, sessions = tuple(values.pop("cases")), tuple(values.pop("sessions"))
         return cls(**values, rows=rows, cases=cases, metrics=metrics, sessions=sessions)
 
+    def apart(self, other: Manifest) -> list[str]:
+        """What both runs have and is another one there, by name: of what was asked for, and of what the keys are made of."""
+        here, there = json.loads(self.to_json()), json.loads(other.to_json())
+        both = [(here[part], there[part]) for part in ("comparison", "made_of")] + [
+            ({"shard": self.shard}, {"shard": other.shard})
+        ]
+        return [name for mine, theirs in both for name in mine if name in theirs and mine[name] != theirs[name]]
+
 
 def read_manifest(folder: Path) -> Manifest | None:
     """What the run in a folder is; None if it holds none. Raises ValueError if its run.json cannot be understood, OSError if it

@@ -140,14 +140,15 @@ class _Planner:
     def _rows(
         self, label: str, task: Task, editor: Callable[[int], Editor], solver: Solver[Any], counts: tuple[int, ...]
     ) -> list[Row]:
-        """A row for each step count; `editor` makes the editor for one."""
+        """A row for each step count; `editor` makes the editor for one. What is raised is noted to be of `label`."""
         budget = self.plan.match_nfe
-        if budget is not None:
-            try:
+        try:
+            if budget is not None:
                 counts = (steps_within(budget, lambda steps: self._probe(editor(steps), solver, steps, task).rows),)
-            except ValueError as fault:
-                raise ValueError(f"{label}: {fault}") from fault
-        return [self._row(label, task, editor(steps), solver, steps) for steps in counts]
+            return [self._row(label, task, editor(steps), solver, steps) for steps in counts]
+        except Exception as fault:  # of a plug-in too
+            fault.add_note(f"in {label}")
+            raise
 
     def _controls(self, label: str, task: Task, editor: str, of_truth: bool = False) -> list[Row]:
         """A row for each point of the control's own grid."""

@@ -59,6 +59,16 @@ def test_the_same_command_shows_a_finished_run_again(tmp_path: Path) -> None:
     assert "0 of 12 cells" in replaced.stderr
 
 
+def test_a_folder_of_something_else_is_told_apart(tmp_path: Path) -> None:
+    """What is another there is named; a folder of shards is no place for a whole run."""
+    words = [*MIXTURE, "--editor", "flowedit"]
+    assert compare(*words, "--out", tmp_path / "run", "--seeds", "1").exit_code == 0
+    told = refused(compare(*words, "--out", tmp_path / "run", "--set", "flowedit.n_max=3"))
+    assert "holds a different run (seeds, settings); give --out another folder, or --overwrite" in told
+    assert compare(*words, "--out", tmp_path / "parts", "--shard", "1/2").exit_code == 0
+    assert "holds shards; fe report joins them, --shard runs one" in refused(compare(*words, "--out", tmp_path / "parts"))
+
+
 def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> None:
     words = f"--model flux:{tiny_folder} --cases scenes:2 --steps 2,3 --solvers euler,alf --device cpu".split()
     result = compare(*words, "--editors", "flowedit", "--batch", "2", "--out", tmp_path)
@@ -96,7 +106,10 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
         (["--methods", "flowedit+eulr"], "did you mean euler"),
         (["--methods", "flowedit+euler", "--solvers", "euler"], "leave out solvers"),
         (["--match-nfe", "48", "--steps", "8"], "leave out steps"),
-        ([*MIXTURE[:-4], "--match-nfe", "1"], "inversion+euler: one step already costs 2 evaluations"),
+        (
+            [*MIXTURE[:-4], "--match-nfe", "1"],
+            "one step already costs 2 evaluations, more than the 1 allowed; allow more (in inversion+euler)",
+        ),
         (["--set", "foo"], "NAME.OPTION=VALUE"),
         (["--set", "foo.bar=1"], "belongs to nothing in this run"),
         ([*MIXTURE, "--set", "flowedit.n_mx=1"], "did you mean n_max"),
@@ -104,7 +117,7 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
         ([*MIXTURE, "--set", "flowedit.target_guidance=3"], "every guidance must be 1, got 3.0"),
         ([*MIXTURE, "--set", "flowedit.n_min=5", "--set", "flowedit.n_max=3"], "n_min must not exceed n_max"),
         ([*MIXTURE, "--set", "flowedit.n_min=10", "--set", "flowedit.n_max=none"], "n_min=10 exceeds n_max=9"),
-        ([*MIXTURE, "--editors", "injection"], "no attention features"),
+        ([*MIXTURE, "--editors", "injection"], "no attention features to inject; use another editor (in injection+euler)"),
         (["--out", "/dev/null/x"], "cannot be written"),
         (["--out", "/proc/x"], "cannot be written"),
     ],

@@ -147,8 +147,9 @@ def test_every_point_runs_with_every_step_count() -> None:
 def test_matched_evaluations_give_each_point_steps_of_its_own() -> None:
     found = rows(compared({"flowedit.n_min": "0,3"}, methods=methods("flowedit+euler"), match_nfe=20))
     assert [(row.steps, row.spend.rows) for row in found] == [(10, 20), (11, 19)]
-    with pytest.raises(ValueError, match=r"flowedit\+euler n_avg=9: one step already costs 18 evaluations"):
+    with pytest.raises(ValueError, match="one step already costs 18 evaluations") as refused:
         compared({"flowedit.n_avg": "1,9"}, methods=methods("flowedit+euler"), match_nfe=10)
+    assert refused.value.__notes__ == ["in flowedit+euler n_avg=9"]
 
 
 def test_a_sweep_goes_before_what_a_preset_says_and_leaves_the_rest_of_it(tiny_scenes: str) -> None:
