@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -32,6 +33,7 @@ from fe.models.guidance import GuidedCondition
 from fe.models.sd3 import SD3Model
 from fe.ode import TimeGrid
 from fe.scenes.text import clip_encoder, clip_tokenizer, t5_encoder, t5_tokenizer
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPPreTrainedModel, CLIPTextModelWithProjection
@@ -190,6 +192,21 @@ def build_tiny_pipeline(*, guided: bool, dtype: torch.dtype = torch.float32) -> 
 def tiny_pipeline() -> Callable[..., FluxPipeline]:
     """`build_tiny_pipeline`: a new toy pipeline at every call, always with the same weights."""
     return build_tiny_pipeline
+
+
+@pytest.fixture
+def tiny(tiny_pipeline: Callable[..., FluxPipeline]) -> FluxModel:
+    """The guided toy pipeline as a model."""
+    return FluxModel(tiny_pipeline(guided=True))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture of noise, 48 pixels wide and 35 high, as a PNG file."""
+    values = np.random.default_rng(0).integers(0, 256, (35, 48, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(values).save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,6 @@ def points() -> Case:
 
 
 @pytest.fixture
-def tiny(tiny_pipeline) -> FluxModel:  # type: ignore[no-untyped-def]
-    return FluxModel(tiny_pipeline(guided=True))
-
-
-@pytest.fixture
 def drawn() -> Case:
     picture: Tensor = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(1))
     return Case("drawn", picture, "a red star", "a blue star")
