@@ -24,7 +24,7 @@ def reproduce(ctx: click.Context, run: Path, cell: str | None, device: str | Non
 
     \b
     fe reproduce results/compare-scenes-1a2b3c4d
-    fe reproduce results/compare-scenes-1a2b3c4d flowedit+euler-28/scenes-0-0003
+    fe reproduce results/compare-scenes-1a2b3c4d flowedit+euler-28/scenes/test/000002-size
     """
     from ..experiments.reproduce import reproduce as run_again
     from .screen import working
