@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which `kill` and schedulers send before they take a machine back."""
-
-
 class Ended(Interrupted):
-    """The same as one line, with the exit code that shells expect of it."""
+    """Told to stop by SIGTERM, which `kill` and schedulers send before they take a machine back: the exit code that shells
+    expect of that."""
 
     exit_code = 143
 
@@ -32,18 +29,22 @@ def stoppable() -> Iterator[None]:
     """SIGTERM ends what is inside as Ctrl-C does. A second one of either, while that ends, ends the process at once.
     Raises Interrupted where nobody inside has said more."""
 
+    told: list[int] = []  # kept here, since Ray puts a KeyboardInterrupt of its own in the place of ours
+
     def stop(number: int, frame: FrameType | None) -> None:
+        told.append(number)
         for one in heard:
             signal.signal(one, signal.SIG_DFL)
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise KeyboardInterrupt
 
     here = threading.current_thread() is threading.main_thread()  # Python hears signals there alone
     heard = [one for one in STOPS if here and signal.getsignal(one) != signal.SIG_IGN]
     before = {one: signal.signal(one, stop) for one in heard}
     try:
         yield
-    except KeyboardInterrupt as stopped:
-        raise _interrupted("interrupted", stopped) from None
+    except (KeyboardInterrupt, Interrupted) as stopped:
+        said = stopped.message if isinstance(stopped, Interrupted) else "interrupted"
+        raise (Ended if signal.SIGTERM in told else Interrupted)(said) from None
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
@@ -55,8 +56,8 @@ def keeping(folder: RunFolder, total: int) -> Iterator[None]:
     stop, OSError where the folder could not be written."""
     try:
         yield
-    except KeyboardInterrupt as stopped:
-        raise _interrupted(f"interrupted: {_kept(folder, total)}", stopped) from None
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted: {_kept(folder, total)}") from None
     except BrokenPipeError:
         raise  # the reader of our output has gone, which is nothing to speak of
     except OSError as fault:
@@ -65,7 +66,3 @@ def keeping(folder: RunFolder, total: int) -> Iterator[None]:
 
 def _kept(folder: RunFolder, total: int) -> str:
     return f"{len(folder.records())} of {total} cells are kept in {folder.path}; the same command goes on from there"
-
-
-def _interrupted(said: str, stopped: KeyboardInterrupt) -> Interrupted:
-    return Ended(said) if isinstance(stopped, Terminated) else Interrupted(said)
