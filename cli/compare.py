@@ -92,8 +92,8 @@ MANNER = (
     click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds."),
     click.option("--retry-failed", is_flag=True, help="Run cells again that failed before."),
     click.option("--shard", type=ShardOf(), help="Run one of N equal parts, I/N; fe report shows them together."),
-    click.option("--workers", type=click.IntRange(0, 4096), default=0, help="Ray workers, each with a model [0: none]"),
-    click.option("--ray-address", default="", help="HOST:PORT of a Ray that runs, or auto. [default: one is started]"),
+    click.option("--workers", type=click.IntRange(0, 4096), default=0, help="Ray workers, each with a model; 0: none."),
+    click.option("--ray-address", default="", show_default="one is started", help="HOST:PORT of a Ray that runs, or auto."),
     click.option("--dry-run", is_flag=True, help="Show what it would take, from one batch that is tried; write nothing."),
 )
 
@@ -154,12 +154,13 @@ def _foretell(prepared: Prepared, folder: Path, effort: Effort, overwrite: bool)
     """Print the plan, and what it would take."""
     from ..experiments.forecast import forecast
     from ..reports.forecast import foretold, plan_table
+    from ..reports.table import put
     from .screen import console, working
 
     with working("trying one batch"):
         found = forecast(prepared, folder, effort, overwrite)
     screen = console()
-    screen.print(plan_table(found))
+    put(screen, [plan_table(found)])
     for line in foretold(found, folder):
         screen.print(line, markup=False, soft_wrap=True)
 

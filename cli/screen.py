@@ -41,12 +41,15 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], rig
 
 def show_page(screen: Console, page: Page, files: str = "") -> None:
     """Print the page of a comparison; `files` says what was written where."""
-    screen.print(*page.tables, sep="\n")
+    from ..reports.table import put
+
+    put(screen, page.tables)
     screen.print(page.explained, style="dim", markup=False)
     for told, style in ((files, ""), (page.missing, "red")):
         if told:
             screen.print(told, style=style, markup=False, soft_wrap=True)
-    screen.print(page.said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
+    if page.said:
+        screen.print(page.said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from .kinds import kinds_table
 from .pictures import grid
 from .plots import path_plot, quality_plot
 from .reading import reading
-from .table import notes, table
+from .table import notes, put, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ class Page:
         """The whole page, FILE_WIDTH columns wide."""
         file = io.StringIO()
         page = Console(file=file, width=FILE_WIDTH, highlight=False, force_jupyter=False)  # not into a cell
-        page.print(*self.tables, sep="\n")
+        put(page, self.tables)
         page.print(*filter(None, (self.explained, self.missing, self.said)), sep="\n\n", markup=False)
         return file.getvalue()
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from ..experiments.statistics import Estimate
@@ -15,13 +17,15 @@ from ..metrics.base import Metric
 
 TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it again", "edit": "Edits"}
 BETTER, WORSE, OTHER = "▲", "▼", "◆"
+WIDEST = 10_000
+"""Columns that no table takes."""
 UNTRAINED = "random weights: speed and memory only"
 """What every output of a model says that was never trained."""
 
 
 def table(summary: Summary) -> Table:
     """One task as a table: cost beside quality, methods first, controls apart. With four scores it is 116 columns wide, and
-    folds its cells to be readable from 100. Options that set rows apart stand under their method."""
+    folds its cells to be readable from 80. Options that set rows apart stand under their method."""
     title = f"{TITLES[summary.task]} (n = {summary.cases} {'case' if summary.cases == 1 else 'cases'})"
     shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     peaks = any(line.peak_bytes is not None for line in summary.lines)
@@ -38,6 +42,23 @@ def table(summary: Summary) -> Table:
         for line in group:
             shown.add_row(*_cells(line, summary, peaks, failures), end_section=line is group[-1])
     return shown
+
+
+def put(console: Console, tables: Sequence[Table]) -> None:
+    """Print tables with room for their words and numbers: on a narrow screen the gaps between columns shrink first, and then
+    lines run over its edge."""
+    for shown in tables:
+        wide = console.width
+        if _least(shown, console) > wide:
+            shown.padding = 0
+        console.width = max(wide, _least(shown, console))
+        console.print(shown)
+        console.width = wide
+
+
+def _least(shown: Table, console: Console) -> int:
+    """Columns that a table takes where every cell is folded between all of its words."""
+    return Measurement.get(console, console.options.update(width=WIDEST), shown).minimum
 
 
 def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> str:

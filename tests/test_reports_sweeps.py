@@ -16,7 +16,7 @@ from fe.experiments.rows import Heading
 from fe.reports import plots
 from fe.reports.page import Page, summed_up
 from fe.reports.pictures import COLUMNS
-from fe.reports.table import stacked
+from fe.reports.table import put, stacked
 from PIL import Image
 from rich.console import Console
 
@@ -52,11 +52,11 @@ def test_options_stand_under_their_method() -> None:
     assert stacked("alf, state carried eta=0.5") == "alf, state carried\n  eta=0.5"
 
 
-@pytest.mark.parametrize("width", [100, 120])
+@pytest.mark.parametrize("width", [80, 100, 120])
 def test_tables_of_a_sweep_are_whole(width: int, tmp_path: Path) -> None:
     results = swept(tmp_path, tuple(heading(*point) for point in POINTS), ("colour", "shape", "size", "position"))
     file = io.StringIO()
-    Console(width=width, file=file, highlight=False).print(*Page.of(results).tables, sep="\n")
+    put(Console(width=width, file=file, highlight=False), Page.of(results).tables)
     lines = file.getvalue().splitlines()
     assert "…" not in file.getvalue()
     assert max(map(len, lines)) <= width

@@ -6,6 +6,7 @@ import io
 import math
 from dataclasses import replace
 
+import pytest
 from fe.experiments.rows import Heading
 from fe.experiments.statistics import Estimate, mean_interval, paired_difference
 from fe.experiments.summary import Line, Summary
@@ -14,7 +15,7 @@ from fe.metrics.scenes import Changed, Kept, TruthPSNR
 from fe.reports.kinds import kinds_table
 from fe.reports.progress import watched
 from fe.reports.reading import reading
-from fe.reports.table import difference, notes, score, table
+from fe.reports.table import difference, notes, put, score, table
 from rich.console import Console
 
 METRICS = {"truth-psnr": TruthPSNR(), "changed": Changed(), "kept": Kept(), "source-ssim": SourceSSIM()}
@@ -41,7 +42,7 @@ def summary(*lines: Line) -> Summary:
 def text(one: Summary, width: int = 120) -> list[str]:
     console = Console(width=width, file=io.StringIO(), highlight=False)
     with console.capture() as captured:
-        console.print(table(one))
+        put(console, [table(one)])
     return captured.get().splitlines()
 
 
@@ -58,10 +59,19 @@ def test_a_table_of_edits_fits_120_columns_uncut() -> None:
     assert " ".join(first.split()) == values
 
 
-def test_a_table_is_whole_at_100_columns() -> None:
-    lines = text(WHOLE, width=100)
+@pytest.mark.parametrize("width", [100, 80])
+def test_a_table_is_whole_on_narrower_screens(width: int) -> None:
+    lines = text(WHOLE, width)
+    assert max(map(len, lines)) <= width
     assert not any("…" in one for one in lines)
     assert {"22.86", "±0.40", "+0.050", "±0.005", "104]", "injection+fireflow", "1.00"} <= set(" ".join(lines).split())
+
+
+def test_a_table_goes_over_the_edge_rather_than_lose_a_digit() -> None:
+    lines = text(WHOLE, width=40)
+    assert not any("…" in one for one in lines)
+    assert {"22.86", "±0.40", "injection+fireflow", "0.51"} <= set(" ".join(lines).split())
+    assert max(map(len, lines)) < 80
 
 
 def test_differences_stand_under_their_values_and_are_marked_where_clear() -> None:
