@@ -96,7 +96,7 @@ def forecast(prepared: Prepared, out: Path, effort: Effort, overwrite: bool = Fa
     """What it would take to run what the folder `out` does not hold yet. It need not exist, and is left as it is.
     Raises ValueError if it holds another run that is not to be overwritten (see `RunFolder.look`)."""
     bench = Bench(prepared.model, prepared.metrics, effort.pictures)
-    held = {} if overwrite else finished(bench, prepared.mine, RunFolder.look(out, prepared.manifest), effort.retry)
+    held = {} if overwrite else finished(prepared.mine, RunFolder.look(out, prepared.manifest), effort)
     left = [group for group in groups(prepared.mine, effort.batch) if any(cell.key not in held for cell in group.cells)]
     first = next((group for group in left if not group.cells[0].row.control), left[0] if left else None)
     cells = Counter(cell.row.name for cell in prepared.mine)

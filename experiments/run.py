@@ -78,7 +78,7 @@ def run(
     """
     started = time.perf_counter()
     bench = Bench(model, metrics, effort.pictures)
-    held = finished(bench, cells, folder, effort.retry)
+    held = finished(cells, folder, effort)
     tally = Tally(watch, len(cells))
     tally.add(held.values())
     todo = [group for group in groups(cells, effort.batch) if any(cell.key not in held for cell in group.cells)]
@@ -99,22 +99,20 @@ def run(
     folder.end({"seconds": bench.inside.of(time.perf_counter() - started)})
 
 
-def finished(bench: Bench, cells: Sequence[Cell], folder: RunFolder, retry: bool) -> dict[str, Record]:
-    """The records that need not be made again, by key: those with every score, whose picture is there if one is wanted; and,
-    unless they are to be tried again, those of cells that failed."""
+def finished(cells: Sequence[Cell], folder: RunFolder, effort: Effort) -> dict[str, Record]:
+    """The records that need not be made again, by key: those whose picture is there if one is wanted; and, unless they are to
+    be tried again, those of cells that failed."""
     records = {record.key: record for record in folder.records()}
     held = {}
     for cell in cells:
         record = records.get(cell.key)
-        if record is not None and (not retry if record.error is not None else _is_whole(bench, cell, record, folder)):
+        if record is not None and (not effort.retry if record.error is not None else _is_whole(cell, record, folder, effort)):
             held[cell.key] = record
     return held
 
 
-def _is_whole(bench: Bench, cell: Cell, record: Record, folder: RunFolder) -> bool:
-    if not bench.suiting(cell).keys() <= record.scores.keys():
-        return False
-    if not (bench.pictures and is_picture(cell.case.picture)):
+def _is_whole(cell: Cell, record: Record, folder: RunFolder, effort: Effort) -> bool:
+    if not (effort.pictures and is_picture(cell.case.picture)):
         return True
     return record.picture is not None and (folder.path / record.picture).exists()
 

@@ -137,7 +137,7 @@ def run_on_workers(
     """
     started = time.perf_counter()
     cells = [cell for group in job.groups for cell in group.cells]
-    held = finished(job.bench, cells, folder, effort.retry)
+    held = finished(cells, folder, effort)
     tally = Tally(watch, len(cells))
     tally.add(held.values())
     todo = [number for number, group in enumerate(job.groups) if any(cell.key not in held for cell in group.cells)]

@@ -26,20 +26,17 @@ import json, re, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import torch
-from fe.experiments.bench import Bench
 from fe.experiments.folder import RunFolder
 from fe.experiments.manifest import Manifest, read_manifest
 from fe.experiments.results import read_results
-from fe.experiments.run import finished
+from fe.experiments.run import Effort, finished
 
 folder, pictures = Path(sys.argv[1]), sys.argv[2] == "pictures"
 manifest = read_manifest(folder)
 picture = torch.zeros(3, 8, 8)
 lines = [json.loads(line) for line in (folder / "records.jsonl").open()]
-row = SimpleNamespace(task="edit")
-cells = [SimpleNamespace(key=line["key"], row=row, case=SimpleNamespace(picture=picture)) for line in lines]
+cells = [SimpleNamespace(key=line["key"], case=SimpleNamespace(picture=picture)) for line in lines]
 del lines
-bench = Bench(SimpleNamespace(trained=True), {}, pictures)
 def mebibytes(name):
     return int(re.search(name + ":\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
@@ -47,7 +44,7 @@ Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
 before = mebibytes("VmRSS")
 start = time.process_time()
 with RunFolder.open(folder, manifest) as opened:
-    held = finished(bench, cells, opened, retry=False)
+    held = finished(cells, opened, Effort(pictures=pictures))
 resumed = time.process_time() - start
 assert len(held) == len(cells), (len(held), len(cells))
 start = time.process_time()
