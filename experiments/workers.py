@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
+import textwrap
 import time
 import warnings
 from collections import Counter, deque
@@ -25,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from ..models.base import Setup
-from .bench import Bench, Edited, Inside, in_a_line
+from .bench import LONGEST_REASON, Bench, Edited, Inside, in_a_line
 from .cells import Group
 from .environment import device_name
 from .fingerprint import hash_metrics
@@ -279,10 +281,15 @@ def from_bytes(one: Finished) -> Finished:
 
 
 def _reason(fault: Exception) -> str:
-    """Why a worker is lost, in a line."""
+    """Why a worker is lost, in a line: of a process that ended how it did, without Ray's numbers and advice, so that what
+    happened twice is said twice in the same words."""
     from ray.exceptions import RayTaskError
 
-    return in_a_line(fault.cause) if isinstance(fault, RayTaskError) else " ".join(str(fault).split())
+    if isinstance(fault, RayTaskError):
+        return in_a_line(fault.cause)
+    said = " ".join(str(fault).split())
+    found = re.search(r"Worker exit detail: (.+?)(?= Some common causes| There are some potential|$)", said)
+    return textwrap.shorten(found[1] if found else said, LONGEST_REASON, placeholder=" ...")
 
 
 def _hired(job: Callable[[], Job], device: str, effort: Effort) -> _Hand:
