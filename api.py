@@ -10,7 +10,7 @@ edited.save("edited.png")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,7 +37,7 @@ from .experiments.probe import has_path, probe
 from .experiments.reproduce import Reproduced
 from .experiments.reproduce import reproduce as run_again
 from .experiments.round_trip import round_trip
-from .experiments.run import Effort
+from .experiments.run import Effort, Watch
 from .experiments.subjects import ALONE, Fitted, Given, Subject, drawn_size, fit, subject
 from .experiments.words import DTYPES, Asked, CaseChoice, Method, known
 from .experiments.workers import check_workers
@@ -239,6 +239,7 @@ def compare(
     out: str | Path | None = None,
     pictures: bool = True,
     overwrite: bool = False,
+    retry_failed: bool = False,
     workers: int = 0,
     ray_address: str = "",
     progress: bool = True,
@@ -250,12 +251,11 @@ def compare(
     match_nfe: as many steps as that many evaluations (network rows) for a picture allow. cases: "NAME", "NAME:COUNT" or
     "folder:PATH". options: see `Options`, also of the case set. batch: cases that go through the model at once. out: folder of
     the results; one under results/ if none is given. A run that was cut short goes on when it is asked for again; a finished
-    one is read again. workers: so many processes of Ray work at once, each with a model and, if there are any, a GPU of its
-    own; the model must then be named. ray_address: "HOST:PORT" of a Ray that runs, or "auto"; one is started if none is given.
+    one is read again. retry_failed: cells that failed before are run again. workers: so many processes of Ray work at once, each
+    with a model and, if there are any, a GPU of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray that
+    runs, or "auto"; one is started if none is given.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
     asked = Asked(
         methods=tuple(dict.fromkeys(map(Method.read, _words(methods)))),
         solvers=tuple(known(SOLVERS, name) for name in _words(solvers)),
@@ -265,7 +265,8 @@ def compare(
         cases=None if cases is None else CaseChoice.read(cases),
         seeds=_numbers(seeds),
     )
-    named, given, effort = isinstance(model, str | Path), options or {}, Effort(batch, pictures, False, workers, ray_address)
+    named, given = isinstance(model, str | Path), options or {}
+    effort = Effort(batch, pictures, retry_failed, workers, ray_address)
     if workers and not named:
         raise ValueError("a model that is loaded cannot be sent to workers; give its name, or leave out workers")
     check_workers(effort, Setup(device="auto"))
@@ -273,12 +274,11 @@ def compare(
     loaded = None if named else _loaded(model, own)
     plan, faults = planned(asked, str(model) if named else type(loaded).__name__, Setup(device="auto"), given)
     check_writable(Path(out or "results"))
-    console = Console(stderr=True)
     with nullcontext() if loaded is None else alone(loaded.network):
         prepared = prepare(plan, loaded, elsewhere=workers > 0)
         with (
             open_folder(prepared, Path(out or Path("results") / prepared.name), overwrite) as folder,
-            watched(console) if progress and visible(console) else nullcontext(_silent) as watch,
+            _watch(progress) as watch,
         ):
             results = carry_out(prepared, folder, watch, effort)
         return compared(prepared, results, faults)
@@ -369,7 +369,13 @@ def _words(given: Words) -> Sequence[str]:
 
 
 def _numbers(given: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(map(int, given)) if isinstance(given, Sequence) else (int(given),)
+    return tuple(dict.fromkeys(map(int, given))) if isinstance(given, Sequence) else (int(given),)
+
+
+def _watch(progress: bool) -> AbstractContextManager[Watch]:
+    """What is to be told how far a comparison has come; nobody, unless somebody sees it."""
+    console = Console(stderr=True)
+    return watched(console) if progress and visible(console) else nullcontext(_silent)
 
 
 def _silent(done: int, total: int, failed: int) -> None:

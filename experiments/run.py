@@ -27,7 +27,8 @@ class Watch(Protocol):
 class Effort:
     """How a comparison is run, which changes nothing but rounding: at most `batch` cases go through the model at once;
     `pictures` are kept; cells that failed before are tried again with `retry`; `workers` of Ray (0: this process alone), where
-    the Ray at `address` runs (empty: one that is started here). Raises ValueError for an address without workers."""
+    the Ray at `address` runs (empty: one that is started here). Raises ValueError for numbers out of range, and for an address
+    without workers."""
 
     batch: int = 8
     pictures: bool = True
@@ -36,6 +37,8 @@ class Effort:
     address: str = ""
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
         if self.workers < 0:
             raise ValueError(f"workers must be at least 0, got {self.workers}")
         if self.address and not self.workers:
