@@ -251,9 +251,9 @@ def compare(
     match_nfe: as many steps as that many evaluations (network rows) for a picture allow. cases: "NAME", "NAME:COUNT" or
     "folder:PATH". options: see `Options`, also of the case set. batch: cases that go through the model at once. out: folder of
     the results; one under results/ if none is given. A run that was cut short goes on when it is asked for again; a finished
-    one is read again. retry_failed: cells that failed before are run again. workers: so many processes of Ray work at once, each
-    with a model and, if there are any, a GPU of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray that
-    runs, or "auto"; one is started if none is given.
+    one is read again. retry_failed: cells that failed before are run again. workers: so many processes of Ray work at once,
+    each with a model and, if there are any, a GPU of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray
+    that runs, or "auto"; one is started if none is given.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
     """
     asked = Asked(
