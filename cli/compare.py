@@ -13,7 +13,7 @@ from ..experiments.words import Asked, CaseChoice, Method, Shard
 from ..registry import EDITORS, SOLVERS
 from .ending import keeping, stoppable
 from .experiment import ComparisonCommand, Experiment
-from .kinds import Cases, Counts, Folder, Methods, Names, ShardOf, as_options
+from .kinds import Cases, Counts, Folder, Methods, Names, ShardOf, Whole, as_options
 from .shared import Wanted, gathered, model_options, set_option
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ FLAGS = (
     click.option("--editors", "--editor", "editors", type=Names(EDITORS), help="With commas. [default: flowedit]"),
     click.option("--methods", type=Methods(), help="EDITOR+SOLVER or presets, in place of all editors with all solvers."),
     click.option("--steps", type=Counts(), help="Step counts, separated by commas. [default: a preset's own, else 28]"),
-    click.option("--match-nfe", type=click.IntRange(1, 100_000), help="Instead: as many steps as this many NFE allow."),
+    click.option("--match-nfe", type=Whole(1, 100_000), help="Instead: as many steps as this many NFE allow."),
     click.option("--cases", type=Cases(), help="NAME, NAME:COUNT or folder:PATH. [default: scenes:24]"),
     click.option("--seeds", type=Counts(low=0), default="0", help="Seeds of the noise, separated by commas."),
 )
@@ -86,13 +86,13 @@ class Manner:
 
 
 MANNER = (
-    click.option("--batch", type=click.IntRange(1, 4096), default=8, help="Cases that go through the model at once."),
+    click.option("--batch", type=Whole(1, 4096), default=8, help="Cases that go through the model at once."),
     click.option("--out", type=Folder(), help="Folder of the results. [default: one under results/]"),
     click.option("--pictures/--no-pictures", default=True, help="Write the pictures."),
     click.option("--overwrite", is_flag=True, help="Replace a run that the folder holds."),
     click.option("--retry-failed", is_flag=True, help="Run cells again that failed before."),
     click.option("--shard", type=ShardOf(), help="Run one of N equal parts, I/N; fe report shows them together."),
-    click.option("--workers", type=click.IntRange(0, 4096), default=0, help="Ray workers, each with a model; 0: none."),
+    click.option("--workers", type=Whole(0, 4096), default=0, help="Ray workers, each with a model; 0: none."),
     click.option("--ray-address", default="", show_default="one is started", help="HOST:PORT of a Ray that runs, or auto."),
     click.option("--dry-run", is_flag=True, help="Show what it would take, from one batch that is tried; write nothing."),
 )

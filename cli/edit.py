@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import EDITORS, SOLVERS
-from .kinds import Folder, Name, PresetName, as_options
+from .kinds import Folder, Name, PresetName, Whole, as_options
 from .refusal import is_refusal
 from .shared import Wanted, gathered, model_options, seed_option, set_option, side_option
 
@@ -45,7 +45,7 @@ class Job:
 FLAGS = (
     click.option("--editor", type=Name(EDITORS), help="What to walk. [default: flowedit]"),
     click.option("--solver", type=Name(SOLVERS), help="How to walk. [default: euler]"),
-    click.option("--steps", type=click.IntRange(1, 10_000), help="Steps of the time grid. [default: 28]"),
+    click.option("--steps", type=Whole(1, 10_000), help="Steps of the time grid. [default: 28]"),
     click.option("--preset", type=PresetName(), help="A method as published (fe list presets); other options go before it."),
 )
 JOB = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .kinds import Finite, Folder, Size, as_options
+from .kinds import Finite, Folder, Size, Whole, as_options
 from .shared import Wanted, model_options, seed_option, set_option, solver_option, steps_option
 
 
@@ -19,7 +19,7 @@ from .shared import Wanted, model_options, seed_option, set_option, solver_optio
 @click.option("--guidance", type=Finite(), default=3.5, help="How strongly the prompt is followed.")
 @set_option
 @seed_option
-@click.option("--count", type=click.IntRange(1, 10_000), default=1, help="Pictures, with seeds counting up.")
+@click.option("--count", type=Whole(1, 10_000), default=1, help="Pictures, with seeds counting up.")
 @click.option("--size", type=Size(), help="Height x width in pixels; the model's own if not given.")
 @click.option("--out", type=Folder(), default="results/generate", help="Folder of the results.")
 def generate(

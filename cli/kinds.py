@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from ..experiments.presets import PRESETS, find_preset
 from ..experiments.words import DTYPES, CaseChoice, Method, Shard
-from ..registry import CASES, MODELS, RegistryError, Table
+from ..registry import CASES, EDITORS, MODELS, SOLVERS, RegistryError, Table
 
 
 class Kind(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -100,6 +100,12 @@ class Counts(Kind):
         if not all(part.isdecimal() and int(part) >= self.low for part in parts):
             self.fail(f"{value!r} must be whole numbers of at least {self.low}, separated by commas", param, ctx)
         return tuple(dict.fromkeys(map(int, parts)))
+
+
+class Whole(click.IntRange):
+    """A whole number between two others, both inclusive."""
+
+    name = "integer"  # "'2.5' is not a valid integer"; click's own says "integer range"
 
 
 class Finite(Kind):
@@ -188,7 +194,8 @@ class Methods(Kind):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         done, comma, last = incomplete.rpartition(",")
-        return [CompletionItem(f"{done}{comma}{name}") for name in PRESETS if name.startswith(last)]
+        names = [*PRESETS, *(f"{editor}+{solver}" for editor in EDITORS for solver in SOLVERS)]
+        return [CompletionItem(f"{done}{comma}{name}") for name in names if name.startswith(last)]
 
 
 class PresetName(Kind):

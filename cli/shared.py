@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..registry import SOLVERS
-from .kinds import Device, Dtype, ModelSpec, Name, Setting
+from .kinds import Device, Dtype, ModelSpec, Name, Setting, Whole
 
 if TYPE_CHECKING:
     from ..models.base import Model, Setup
@@ -107,12 +107,10 @@ def gathered(name: str, kind: type, options: Sequence[Callable[[Command], Comman
 
 model_options = gathered("wanted", Wanted, MODEL_OPTIONS)
 """Gives a command the options that say which model and how."""
-seed_option = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, help="Seed of the noise.")
+seed_option = click.option("--seed", type=Whole(0, 2**31 - 1), default=0, help="Seed of the noise.")
 solver_option = click.option("--solver", type=Name(SOLVERS), default="euler", help="How to walk.")
-steps_option = click.option("--steps", type=click.IntRange(1, 10_000), default=28, help="Steps of the time grid.")
+steps_option = click.option("--steps", type=Whole(1, 10_000), default=28, help="Steps of the time grid.")
 set_option = click.option(
     "--set", "settings", type=Setting(), multiple=True, help="An option, NAME.OPTION=VALUE (see fe list); may be repeated."
 )
-side_option = click.option(
-    "--side", type=click.IntRange(8, 8192), help="Resize pictures so that the shorter side has this many pixels."
-)
+side_option = click.option("--side", type=Whole(8, 8192), help="Resize pictures so that the shorter side has this many pixels.")

@@ -47,6 +47,27 @@ def test_python_and_the_command_line_make_the_same_run(tmp_path: Path) -> None:
     assert "flowedit+euler has the lowest transport cost" in done.stdout
 
 
+def test_what_is_given_twice_is_run_once(tmp_path: Path) -> None:
+    given = {**QUICK, "steps": [5, 5], "seeds": [1, 0, 1], "editors": ["flowedit"] * 2, "solvers": "euler,euler"}
+    compared = fe.compare("mixture", **given, out=tmp_path)
+    keys = [one.key for one in read_records(tmp_path / "records.jsonl")]
+    assert len(keys) == len(set(keys)) == (tmp_path / "records.jsonl").read_text().count("\n") == 3 * 2 + 3 + 3 * 2
+    assert len(compared.records) == len(keys)
+
+
+def test_failed_cells_are_run_again_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object, **named: object) -> None:
+        raise RuntimeError("the node lost its GPU")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fe.experiments.bench.edit_cases", broken)
+        with pytest.raises(ValueError, match="every cell failed; the first: .*the node lost its GPU"):
+            fe.compare("mixture", **QUICK, out=tmp_path)
+    with pytest.raises(ValueError, match="every cell failed"):
+        fe.compare("mixture", **QUICK, out=tmp_path)
+    assert fe.compare("mixture", **QUICK, out=tmp_path, retry_failed=True).failures == ()
+
+
 def test_a_model_at_hand_scores_as_its_name_does(tiny_scenes: str, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"cases": "scenes:2", "solvers": "euler", "steps": 3, "pictures": False}
     named = fe.compare(tiny_scenes, **asked, out=tmp_path / "named")

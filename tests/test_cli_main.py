@@ -86,7 +86,7 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         (["--bogus"], "--bogus"),
         (["edit"], "Missing argument 'PICTURE'; see fe edit --help"),
         (["edit", "a.png", "--steps", "0"], "0 is not in the range"),
-        (["edit", "a.png", "--steps", "2.5"], "2.5"),
+        (["edit", "a.png", "--steps", "2.5"], "'2.5' is not a valid integer;"),
         (["edit", "a.png", "--seed", "-1"], "-1 is not in the range"),
         (["edit", "a.png", "--solver", "firefly"], "unknown solver 'firefly'; did you mean fireflow?"),
         (["edit", "a.png", "--editor", "flowedti"], "unknown editor 'flowedti'; did you mean flowedit"),
@@ -168,6 +168,7 @@ def test_names_are_completed_without_loading_anything() -> None:
     assert complete("fe check re", word=2) == ["reversible-heun"]
     assert complete("fe reconstruct x --solvers euler,re", word=4) == ["euler,reversible-heun"]
     assert complete("fe list mod", word=2) == ["models"]
+    assert complete("fe compare --methods fireflow@paper-8,flowedit+eu", word=3) == ["fireflow@paper-8,flowedit+euler"]
 
 
 @pytest.fixture
