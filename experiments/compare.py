@@ -180,7 +180,7 @@ def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, effort: Effor
         run(prepared.model, prepared.mine, prepared.metrics, folder, watch, effort, session, beside=on_gpu)
     (results,) = read_results([folder.path])
     if len(results.failures) == len(results.records):
-        raise ValueError(f"every cell failed; the first: {results.failures[0]}")
+        raise ValueError(f"every cell failed; the first: {results.failures[0]}; --retry-failed runs them again")
     return results
 
 

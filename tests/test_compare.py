@@ -173,6 +173,7 @@ def test_a_run_in_which_nothing_comes_out_says_why(tmp_path: Path, monkeypatch: 
     result = compare(*MIXTURE, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "every cell failed; the first: mixture-0-0000 in inversion+euler-10: RuntimeError: no codec today" in result.stderr
+    assert "--retry-failed runs them again" in result.stderr
 
 
 def test_the_commands_help_costs_no_heavy_import() -> None:
