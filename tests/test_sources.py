@@ -75,11 +75,17 @@ def test_the_code_of_a_class_is_all_that_it_imports_of_this_package(monkeypatch:
 
 def test_a_package_is_read_and_not_loaded(package: Package) -> None:
     """What is imported where a method needs it may be broken, or dear to load."""
-    (package.root / "helper.py").write_text('raise RuntimeError("this needs another machine")\nFACTOR = 1.0\n')
-    assert package.hash()
+    parts = package.root / "parts"
+    parts.mkdir()
+    (parts / "__init__.py").write_text('raise RuntimeError("this needs another machine")')
+    (parts / "deep.py").write_text("FACTOR = 1.0\n")
+    (package.root / "helper.py").write_text("from .parts.deep import FACTOR\n")
+    first = package.hash()
+    (parts / "deep.py").write_text("FACTOR = 2.0\n")
+    assert package.hash() != first
     assert "fe_plugged.helper" not in sys.modules
-    (package.root / "helper.py").write_text("FACTOR is 1.0 of another language\n")
-    assert package.hash()
+    (parts / "deep.py").write_text("FACTOR is 1.0 of another language\n")
+    assert package.hash() != first
 
 
 def test_a_module_that_is_loaded_again_is_read_again(package: Package) -> None:

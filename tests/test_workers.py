@@ -74,6 +74,13 @@ def absent_job() -> Job:
     raise LookupError("no weights on this machine")
 
 
+def test_a_job_goes_by_its_cells_and_what_they_are_scored_with() -> None:
+    job = job_of(PLAN)
+    assert job_of(PLAN).identity == job.identity
+    assert replace(job, groups=job.groups[::-1]).identity != job.identity
+    assert replace(job, bench=Bench(job.bench.model, {"edit": {}})).identity != job.identity
+
+
 def test_two_workers_give_what_one_process_gives(tmp_path: Path, tiny_scenes: str, capfd: pytest.CaptureFixture[str]) -> None:
     """To the last bit, pictures included; Ray says nothing and leaves nothing behind (before the tests that share one)."""
     words = f"compare --model {tiny_scenes} --cases scenes:2 --solver euler --steps 2 --batch 1 --device cpu".split()
