@@ -29,7 +29,8 @@ def reading(summary: Summary) -> str:
     if len(lines) == 1:
         return f"{opening}{cost}."
     if best is first:
-        return f"{opening}{cost}; {_rest_behind_first(lines[1:], name, summary)}."
+        rest = [line for line in lines[1:] if not math.isnan(line.differences[name].low)]
+        return f"{opening}{cost}; {_rest_behind_first(rest, name, summary)}." if rest else f"{opening}{cost}."
     beside = f", against {_value(first, name, metric)} at {count(first.nfe)} of {_title(first, summary)}"
     difference = best.differences[name]
     if math.isnan(difference.low):

@@ -137,6 +137,16 @@ def test_rows_of_one_label_are_told_apart_by_their_steps() -> None:
     assert reading(summary(line("euler", 48.0), eight)).startswith("Edits: euler with 8 steps has")
 
 
+def test_of_a_single_case_no_difference_is_said_to_be_clear_or_not() -> None:
+    for shift in (0.3, -0.3):
+        other = line("fireflow", 50.0, shift)
+        unsure = {name: Estimate(shift, math.nan, math.nan, 1, 0) for name in METRICS}
+        said = reading(summary(line("euler", 48.0), replace(other, differences=unsure)))
+        assert said.startswith(f"Edits: {'fireflow' if shift > 0 else 'euler'} has the highest PSNR to truth")
+        assert "clear" not in said
+        assert "interval" not in said
+
+
 def test_nothing_is_read_where_nothing_came_out() -> None:
     nothing = Line(
         line("a", 1.0).row, dict.fromkeys(METRICS, NONE), dict.fromkeys(METRICS, NONE), None, None, None, None, 0, 24
