@@ -98,7 +98,7 @@ def parse(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
         key = _named(name).replace("-", "_")
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(fields) or 'no options'}"
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields) or 'none'}"
             raise OptionError(f"{kind.__name__} has no option {name!r}; {hint}")
         parsed[key] = _convert(text, hints[key], f"{kind.__name__}.{key}")
         _hold(kind, fields[key], parsed[key])

@@ -106,6 +106,9 @@ class _Reader:
         """What of the file counts. Raises ExperimentError for the first thing that is wrong, whether it counts or not."""
         items = self.file.items
         for key, item in items.items():
+            if key in THIS_TIME:
+                flag = f"--{key.replace('_', '-')}"
+                raise self.file.bad(item.line, f"{key} is for one time and stands in no file; say {flag} on the command line")
             if key not in self.options:
                 raise self.file.bad(item.line, _unknown("key", key, self.options))
         for one, other in RIVALS:

@@ -94,8 +94,8 @@ def _cells(line: Line, summary: Summary, peaks: bool, failures: bool) -> list[st
     cells = [stacked(row.label), "" if row.control and not line.nfe else str(row.steps), count(line.nfe), count(line.calls)]
     for name, metric in summary.metrics.items():
         compared = not row.control and line is not summary.methods[0]
-        value = score(line.scores[name], metric, summary.cases)
-        cells.append(f"{value}\n[dim]{difference(line.differences[name], metric)}[/dim]" if compared else value)
+        value, apart = score(line.scores[name], metric, summary.cases), difference(line.differences[name], metric)
+        cells.append(f"{value}\n[dim]{apart}[/dim]" if compared and apart else value)
     cells.append("" if line.seconds is None else seconds(line.seconds))
     if peaks:
         cells.append("" if line.peak_bytes is None else f"{line.peak_bytes / 2**30:.2f}")

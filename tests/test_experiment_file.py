@@ -147,7 +147,7 @@ def test_an_empty_file_is_a_comparison_with_all_defaults() -> None:
 DEEP = "lists or mappings stand too deep inside of each other"
 YAML = [
     ("model: mixture\nsolver: euler", "line 2: unknown key 'solver'; did you mean solvers?"),
-    ("\n\noverwrite: true", "line 3: unknown key 'overwrite'; known: batch, cases"),
+    ("\n\noverwrite: true", "line 3: overwrite is for one time and stands in no file; say --overwrite on the command line"),
     ("1: 2", "line 1: unknown key '1'; known: batch"),
     ("? [a, b]\n: 2", "line 1: a key is a plain name, got a list or a mapping"),
     ("steps:\n  - 4\n  - a", "line 3: steps: 'a' must be whole numbers of at least 1"),

@@ -74,7 +74,7 @@ def test_text_becomes_a_value_of_the_declared_type(name: str, text: str, value: 
         ("where", "tpu", "Sample.where must be cpu or gpu, got 'tpu'"),
         ("verbose", "2", "Sample.verbose must be true or false, got '2'"),
         ("step", "2", "Sample has no option 'step'; did you mean steps?"),
-        ("zzz", "2", "Sample has no option 'zzz'; it has: steps, strength, ceiling"),
+        ("zzz", "2", "Sample has no option 'zzz'; it has steps, strength, ceiling"),
     ],
 )
 def test_text_that_does_not_fit_is_refused_in_one_sentence(name: str, text: str, message: str) -> None:
@@ -125,7 +125,7 @@ def test_describe_gives_default_range_and_help() -> None:
 def test_a_plain_class_has_no_options() -> None:
     assert parse(Plain, {}) == {}
     assert describe(Plain) == []
-    with pytest.raises(OptionError, match="Plain has no option 'a'; it has: no options"):
+    with pytest.raises(OptionError, match="Plain has no option 'a'; it has none"):
         parse(Plain, {"a": "1"})
 
 

@@ -82,6 +82,14 @@ def test_differences_stand_under_their_values_and_are_marked_where_clear() -> No
     assert "flowedit+euler" in after  # the first row differs from nothing
 
 
+def test_a_row_of_failures_only_takes_one_line() -> None:
+    nothing = dict.fromkeys(METRICS, NONE)
+    lost = replace(line("fireflow", 50.0, failed=24), scores=nothing, differences=nothing, nfe=None, calls=None, seconds=None)
+    lines = text(summary(line("euler", 48.0), lost, line("heun", 48.0)))
+    place = next(i for i, one in enumerate(lines) if "fireflow" in one)
+    assert "heun" in lines[place + 1]
+
+
 def test_controls_stand_apart_and_failures_only_where_there_are_some() -> None:
     lines = text(WHOLE)
     control = next(i for i, one in enumerate(lines) if "no edit" in one)
