@@ -6,9 +6,10 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec, resolve_name
+from importlib.util import decode_source, find_spec, resolve_name
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -68,14 +69,14 @@ def _parsed(name: str) -> Module:
 
 
 def _source(name: str) -> str | None:
-    """The source of a module; None where there is none."""
-    try:
-        if name in sys.modules:
-            return inspect.getsource(sys.modules[name])
+    """The source of a module, the same whether it is loaded or not; None where there is none."""
+    with suppress(KeyError, OSError, TypeError):  # OSError for an empty file too
+        return inspect.getsource(sys.modules[name])
+    with suppress(OSError, SyntaxError, ValueError, ImportError):  # SyntaxError for what is no text
         spec = _spec(name)
-        return None if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
-    except (OSError, TypeError, ValueError, ImportError):
-        return None
+        if spec is not None and spec.origin is not None:
+            return decode_source(Path(spec.origin).read_bytes())
+    return None
 
 
 def _spec(name: str) -> ModuleSpec | None:

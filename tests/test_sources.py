@@ -88,6 +88,19 @@ def test_a_package_is_read_and_not_loaded(package: Package) -> None:
     assert package.hash() != first
 
 
+@pytest.mark.parametrize("text", ["", "\ufeffFACTOR = 1.0\n", "# coding: latin-1\nFACTOR = 'é'\n"])
+def test_a_module_is_the_same_loaded_or_not(package: Package, text: str) -> None:
+    parts = package.root / "parts"
+    parts.mkdir()
+    (parts / "__init__.py").write_text(text, encoding="latin-1" if "latin" in text else "utf-8")
+    (package.root / "helper.py").write_text("from . import parts\n")
+    first = package.hash()
+    loaded = importlib.import_module("fe_plugged.parts")
+    assert sources.hash_code(sys.modules["fe_plugged.solver"].Mine) == first
+    assert loaded.__name__ in sources._read
+    assert sources._read[loaded.__name__][0] is loaded.__spec__
+
+
 def test_a_module_that_is_loaded_again_is_read_again(package: Package) -> None:
     """As notebooks do it while a plug-in is written. Until then the old code runs, and the old hash stands."""
     first = package.hash()
