@@ -333,7 +333,7 @@ def test_workers_killed_at_random_moments_cost_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_leaves_no_worker_and_is_resumed(tmp_path: Path, tiny_scenes: str) -> None:
-    words = f"--model {tiny_scenes} --cases scenes:8 --steps 4 --batch 1 --device cpu".split()
+    words = f"--model {tiny_scenes} --cases scenes:8 --steps 40 --batch 1 --device cpu".split()
     expected, out = undisturbed(words, tmp_path / "whole"), tmp_path / "out"
     with subprocess.Popen(
         fe(*words, "--workers", "2", "--out", out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=ONE_THREAD
