@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
+from ..options import describe
 from ..registry import EDITORS
 
 
@@ -46,5 +47,6 @@ def default_settings(defaults: Defaults, editors: Iterable[str]) -> dict[str, di
     settings = {name: dict(defaults.settings.get(name, {})) for name in editors}
     if defaults.guidance is not None:
         for name, options in settings.items():
-            options.update({one.name: defaults.guidance for one in fields(EDITORS[name]) if "guidance" in one.name})
+            names = [option_name for option_name, *_ in describe(EDITORS[name])]
+            options.update({one: defaults.guidance for one in names if "guidance" in one})
     return settings

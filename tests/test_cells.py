@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from fe.cases.base import Case
+from fe.editors.base import Edit
 from fe.experiments.cells import Cell, groups, make_cells, part
 from fe.experiments.compare import prepare
+from fe.experiments.defaults import default_settings, defaults_for
 from fe.experiments.plan import Comparison
 from fe.experiments.words import Method, Shard
+from fe.registry import EDITORS
 
 PLAN = Comparison(
     methods=(Method("inversion", "euler"), Method("flowedit", "euler")),
@@ -78,6 +82,19 @@ def test_more_shards_than_cases_are_refused() -> None:
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no shard; write I/N"):
         Shard.read(text)
+
+
+def test_an_editor_that_is_no_dataclass_has_no_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in's plain class is an editor too: what the model sets every guidance to passes it by."""
+
+    class Plain:
+        takes_mask = False
+
+        def edit(self, model: Any, request: Any, *rest: Any, keep_path: bool = False) -> Edit:
+            return Edit(request.latent)
+
+    monkeypatch.setattr(type(EDITORS), "__getitem__", lambda table, name: Plain)
+    assert default_settings(defaults_for("mixture"), ["plain"]) == {"plain": {}}
 
 
 def test_a_control_that_is_asked_for_as_a_method_is_there_once() -> None:
