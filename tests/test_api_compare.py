@@ -61,7 +61,7 @@ def test_failed_cells_are_run_again_where_it_is_asked_for(tmp_path: Path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr("fe.experiments.bench.edit_cases", broken)
-        with pytest.raises(ValueError, match="every cell failed; the first: .*the node lost its GPU"):
+        with pytest.raises(ValueError, match=r"every cell failed; the first: .*the node lost its GPU"):
             fe.compare("mixture", **QUICK, out=tmp_path)
     with pytest.raises(ValueError, match="every cell failed"):
         fe.compare("mixture", **QUICK, out=tmp_path)
