@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MARKERS = "osD^v<>PX"
+_ROOM = 1.06  # so much wider than the dearest row needs
 _POINTS = 60  # paths drawn; more hide each other
 
 
@@ -67,7 +68,7 @@ def _quality(axes: Any, summary: Summary, name: str) -> None:
     axes.set(
         xlabel="NFE: network rows a picture", ylabel=f"{heading_of(metric)}, {better} is better", title=TITLES[summary.task]
     )
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, _ROOM * max(line.nfe or 1 for line in summary.lines))
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where it hides nothing
     axes.grid(alpha=0.3)
 
