@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +13,10 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor
 from fe.editors.flowedit import FlowEdit
 from fe.editors.inversion import Inversion
-from fe.experiments.attended import Attended, Trace
+from fe.experiments.attended import Trace
 from fe.experiments.bench import Bench
 from fe.experiments.cells import Group, make_cells
-from fe.experiments.compare import carry_out, open_folder, prepare
+from fe.experiments.compare import prepare
 from fe.experiments.execute import execute
 from fe.experiments.plan import Comparison
 from fe.experiments.records import Record
@@ -354,55 +351,3 @@ def test_latents_of_another_shape_are_refused() -> None:
 def test_what_cannot_be_written_down_is_recorded_as_a_failure() -> None:
     found = worked(bench(), group(Talkative()))
     assert {record.error for record in found.values()} == {"TypeError: Object of type Tensor is not JSON serializable"}
-
-
-# the time it takes
-
-
-def test_a_run_writes_down_where_its_seconds_went(tmp_path: Path) -> None:
-    with open_folder(PREPARED, tmp_path / "out", overwrite=False) as folder:
-        carry_out(PREPARED, folder, lambda done, total, failed: None)
-    (session,) = json.loads((tmp_path / "out" / "run.json").read_text())["sessions"]
-    seconds = session["seconds"]
-    network = sum(
-        json.loads(line)["cost"]["network_seconds"] for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()
-    )
-    assert seconds["network"] == pytest.approx(network)
-    inside = seconds["network"] + seconds["text"] + seconds["codec"]
-    assert min(seconds["network"], seconds["text"], seconds["codec"]) > 0
-    assert seconds["whole"] > inside
-    assert seconds["overhead"] == pytest.approx(seconds["whole"] / inside - 1)
-
-
-def test_codec_and_text_encoders_have_clocks_of_their_own() -> None:
-    now = [0.0]
-
-    class Slow(MixtureModel):  # type: ignore[misc]
-        def encode(self, pictures: Tensor) -> Tensor:
-            now[0] += 1.0
-            return super().encode(pictures)  # type: ignore[no-any-return]
-
-        def decode(self, latents: Tensor) -> Tensor:
-            now[0] += 10.0
-            return super().decode(latents)  # type: ignore[no-any-return]
-
-        def condition(self, prompts: Any, guidance: float) -> Any:
-            now[0] += 100.0
-            return super().condition(prompts, guidance)
-
-    at = bench(Slow())
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("fe.experiments.attended.time.perf_counter", lambda: now[0])
-        at.edit(group())
-    found = at.inside.of(422.0)
-    assert (found["codec"], found["text"], found["network"]) == (11.0, 200.0, 0.0)
-    assert found["overhead"] == 1.0
-
-
-def test_an_attended_model_hands_on_whatever_a_model_has() -> None:
-    """What is not handed on would be the base class's answer in place of the model's own."""
-    names = {name for name, value in vars(Model).items() if not name.startswith("_") and not isinstance(value, bool | None)}
-    attended = Attended(PREPARED.model)
-    assert {"encode", "field", "usual_side", "start"} < names
-    assert names - vars(Attended).keys() - vars(attended).keys() == set()
-    assert all(inspect.isfunction(vars(Attended)[name]) or isinstance(vars(Attended)[name], property) for name in names)

@@ -272,8 +272,6 @@ def test_without_workers_no_ray_is_needed(tmp_path: Path, monkeypatch: pytest.Mo
 
 # What follows takes minutes: runs of about half a minute on two workers, in which processes are killed.
 
-LONG = (*MIXTURE, *["--cases", "mixture:24", "--steps", "600", "--batch", "1", "--no-pictures"])
-
 
 def undisturbed(words: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
     subprocess.run(fe(*words, "--out", out), check=True, capture_output=True, env=ONE_THREAD)
@@ -312,9 +310,10 @@ def test_the_number_of_workers_and_the_batch_change_nothing_but_rounding(
 
 
 @pytest.mark.slow
-def test_workers_killed_at_random_moments_cost_nothing(tmp_path: Path) -> None:
-    expected, out, chance = undisturbed(LONG, tmp_path / "whole"), tmp_path / "out", random.Random(5)
-    words: tuple[str | Path, ...] = (*LONG, "--workers", "2", "--out", out)
+def test_workers_killed_at_random_moments_cost_nothing(tmp_path: Path, tiny_scenes: str) -> None:
+    long = f"--model {tiny_scenes} --cases scenes:40 --steps 40 --batch 1 --device cpu".split()
+    expected, out, chance = undisturbed(long, tmp_path / "whole"), tmp_path / "out", random.Random(5)
+    words: tuple[str | Path, ...] = (*long, "--workers", "2", "--out", out)
     killed = 0
     with subprocess.Popen(fe(*words), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=ONE_THREAD) as run:
         while run.poll() is None:
@@ -328,6 +327,7 @@ def test_workers_killed_at_random_moments_cost_nothing(tmp_path: Path) -> None:
     again = [record for record in read_records(out / "records.jsonl") if record.error]  # killed twice over one group
     assert not again
     assert plain(out, once=False) == expected
+    assert pictures(out) == pictures(tmp_path / "whole")
     assert_no_scraps(out)
 
 
