@@ -167,7 +167,7 @@ MODELS = Table(
 METRICS = Table(
     "metric",
     "fe.metrics",
-    "metrics.base:Metric",
+    "metrics.base:Score",
     {
         "rmse": "metrics.pixels:RMSE",
         "psnr": "metrics.pixels:PSNR",

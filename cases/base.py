@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Content that is read when it is looked at: thousands of pictures fit no memory. The last few that were read are kept.
+    `shape` is known beforehand; `read` gives the same tensor every time. Raises ValueError (one sentence) where it cannot be
+    read."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+    def __call__(self) -> Tensor:
+        """The content."""
+        return _read(self)
+
+
+@lru_cache(maxsize=32)
+def _read(stored: Stored) -> Tensor:
+    return stored.read()
 
 
 @dataclass(frozen=True)
 class Case:
     """One thing to edit.
 
-    `id` is unique in its set and keys the noise. `picture`: (3, H, W) in [0, 1], or (P, 2) points for the mixture.
-    `kind`: the kind of edit ("colour"). `truth`: what a perfect edit would give, same shape, where known;
+    `id` is unique in its set and keys the noise. `content`: the picture, (3, H, W) in [0, 1], or (P, 2) points for the mixture,
+    at hand or stored. `kind`: the kind of edit ("colour"). `truth`: what a perfect edit would give, same shape, where known;
     `determined`: (1, H, W) bool, where the truth is fixed by what can be seen in the source (None: everywhere).
     `asked`: the attribute values that the target asks for and `shown` those of the source, by attribute name.
+    `region`: (1, H, W) of 0 and 1, 1 where the data set says that the edit belongs (None: it does not say). Only metrics look
+    at it; no editor is told.
     """
 
     id: str
-    picture: Tensor
+    content: Tensor | Stored
     source: str
     target: str
     kind: str = ""
@@ -28,6 +50,27 @@ class Case:
     determined: Tensor | None = None
     shown: tuple[tuple[str, str], ...] = ()
     asked: tuple[tuple[str, str], ...] = ()
+    region: Tensor | Stored | None = None
+
+    @property
+    def picture(self) -> Tensor:
+        """The content itself, read where it is stored."""
+        return self.content() if isinstance(self.content, Stored) else self.content
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the content, without reading it."""
+        return tuple(self.content.shape)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the content is a picture (3, H, W) and not a cloud of points."""
+        return len(self.shape) == 3 and self.shape[0] == 3
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The region itself, read where it is stored."""
+        return self.region() if isinstance(self.region, Stored) else self.region
 
 
 class CaseSet(ABC):

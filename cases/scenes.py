@@ -49,7 +49,7 @@ class ScenesCases(CaseSet):
 def _case(edit: EditCase) -> Case:
     return Case(
         id=edit.name,
-        picture=edit.picture(),
+        content=edit.picture(),
         source=edit.source_caption,
         target=edit.target_caption,
         kind=edit.kind,

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..cases.base import Case
 from ..metrics.base import Metric, Result, Task
-from ..metrics.pixels import is_picture
 from ..models.base import Model
 from ..models.fitting import OutOfMemoryError
 from ..models.preparing import is_compiled
@@ -122,7 +121,7 @@ class Bench:
     def _attempted(self, cells: Sequence[Cell], known: Mapping[str, Tensor]) -> list[Edited]:
         if not cells:
             return []
-        place = (cells[0].row.name, cells[0].case.picture.shape)
+        place = (cells[0].row.name, cells[0].case.shape)
         room = self._room.get(place, len(cells))
         if room < len(cells):
             return self._apart(cells, room, known)
@@ -159,7 +158,7 @@ class Bench:
 
     def _walked(self, cells: Sequence[Cell], cases: Sequence[Case], source: Tensor | None) -> Walked:
         row, seed = cells[0].row, cells[0].seed
-        what = (row.name, len(cases), cases[0].picture.shape)
+        what = (row.name, len(cases), cases[0].shape)
         if is_compiled(self.model.network) and what not in self._warm:
             self._warm.add(what)
             edit_cases(self.model, row.editor, row.solver, row.steps, cases, seed, source=source)
@@ -177,7 +176,7 @@ class Bench:
             record.to_json()  # what cannot be written down would end the run
         except Exception as fault:  # a metric of a plug-in may fail in any way
             return _failed(cell, in_a_line(fault))
-        if not (self.pictures and is_picture(result.picture)):
+        if not (self.pictures and cell.case.is_picture):
             return Finished(record, None)
         return Finished(replace(record, picture=picture_name(cell.row.name, cell.picture)), result.picture)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from ..cases.base import Case
 from .fingerprint import cell_key, hash_case
 from .records import picture_name
@@ -64,9 +62,9 @@ def groups(cells: Sequence[Cell], size: int) -> Iterator[Group]:
     """The cells in batches of up to `size` cases of one shape: all rows meet a batch before the next one begins, so that a run
     that is cut short holds every row for the cases it came to. The same for the same cells, however many of them are done:
     a batch that was cut short is run again whole, so that its numbers are those of a run that was not, to the last bit."""
-    by_shape: dict[torch.Size, dict[str, list[Cell]]] = {}
+    by_shape: dict[tuple[int, ...], dict[str, list[Cell]]] = {}
     for cell in cells:
-        by_shape.setdefault(cell.case.picture.shape, {}).setdefault(cell.case.id, []).append(cell)
+        by_shape.setdefault(cell.case.shape, {}).setdefault(cell.case.id, []).append(cell)
     for by_case in by_shape.values():
         cases = list(by_case.values())
         for first in range(0, len(cases), size):

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..cases.base import Case
 from ..metrics.base import Metric, Result
-from ..metrics.pixels import is_picture
 from ..models.base import Model
 from .bench import Bench, Metrics
 from .cells import Cell, groups, make_cells, part
@@ -121,7 +120,7 @@ def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool =
 def _fitted(cases: Sequence[Case], model: Model[Any]) -> Sequence[Case]:
     """The cases with their pictures in sizes that `model` takes, as `fe edit` brings them there; what is done to one is told as
     a warning. Cases with a truth stay as they are. Raises ValueError naming the case that cannot be brought there."""
-    return [case if case.truth is not None or not is_picture(case.picture) else _suited(case, model) for case in cases]
+    return [case if case.truth is not None or not case.is_picture else _suited(case, model) for case in cases]
 
 
 def _suited(case: Case, model: Model[Any]) -> Case:

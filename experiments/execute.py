@@ -204,8 +204,6 @@ def _elsewhere(model: Model[Any], budget: str) -> list[str]:
 
 def _on_latents(masks: Tensor, editor: Editor, cases: Sequence[Case], latents: Tensor) -> Tensor:
     check_mask(editor)
-    if masks.shape[2:] != cases[0].picture.shape[1:]:
-        raise ValueError(
-            f"a mask has the size of its picture; got {tuple(masks.shape[2:])} for {tuple(cases[0].picture.shape[1:])} pixels"
-        )
+    if tuple(masks.shape[2:]) != cases[0].shape[1:]:
+        raise ValueError(f"a mask has the size of its picture; got {tuple(masks.shape[2:])} for {cases[0].shape[1:]} pixels")
     return latent_masks(masks, latents)

@@ -72,7 +72,8 @@ def hash_case(case: Case) -> str:
     """A hash of all that a case holds."""
     words = (case.id, case.source, case.target, case.kind, case.shown, case.asked)
     digest = sha256(json.dumps(words).encode())
-    for tensor in (case.picture, case.truth, case.determined):
+    region = () if case.mask is None else (case.mask,)
+    for tensor in (case.picture, case.truth, case.determined, *region):
         digest.update(b"|" if tensor is None else f"|{tuple(tensor.shape)}|".encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

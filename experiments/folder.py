@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,10 +110,6 @@ class RunFolder:
     def records(self) -> list[Record]:
         """All records, the last one of each cell."""
         return list(self._kept.values())
-
-    def done(self, keys: Collection[str]) -> dict[str, Record]:
-        """The records of those cells that came out without an error, by key."""
-        return {key: record for key, record in self._kept.items() if key in keys and record.error is None}
 
     def _save(self, name: str, picture: Tensor) -> None:
         path = self.path / name

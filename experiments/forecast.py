@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..cases.pictures import to_image
 from ..editors.inversion import Inversion
-from ..metrics.pixels import is_picture
 from ..models.preparing import is_compiled
 from ..solvers.euler import Euler
 from .bench import Bench
@@ -149,7 +148,7 @@ def _original_bytes(left: Sequence[Group], out: Path, overwrite: bool) -> float:
         picture
         for case in cases.values()
         for kind, picture in (("source", case.picture), ("truth", case.truth))
-        if picture is not None and is_picture(picture) and (overwrite or not (out / picture_name(kind, case.id)).exists())
+        if picture is not None and case.is_picture and (overwrite or not (out / picture_name(kind, case.id)).exists())
     ]
     sample = [_png_bytes(picture) for picture in originals[:SAMPLE]]
     return fmean(sample) * len(originals) if sample else 0.0

@@ -73,7 +73,7 @@ class Row:
         """The case as the editor gets it: a reconstruction asks for the source again."""
         given = case.truth if self.of_truth and case.truth is not None else case.picture
         target = case.source if self.task == "reconstruct" else case.target
-        return replace(case, picture=given, target=target)
+        return replace(case, content=given, target=target)
 
 
 def make_rows(plan: Comparison, model: Model[Any], cases: Sequence[Case], tasks: Sequence[Task]) -> list[Row]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..cases.base import Case
-from ..metrics.pixels import is_picture
 from ..models.base import Model
 from .bench import Bench, Edited, Metrics
 from .cells import Cell, groups
@@ -115,7 +114,7 @@ def finished(cells: Sequence[Cell], folder: RunFolder, effort: Effort) -> dict[s
 
 
 def _is_whole(cell: Cell, record: Record, folder: RunFolder, effort: Effort) -> bool:
-    if not (effort.pictures and is_picture(cell.case.picture)):
+    if not (effort.pictures and cell.case.is_picture):
         return True
     return record.picture is not None and (folder.path / record.picture).exists()
 
@@ -124,5 +123,5 @@ def keep_originals(folder: RunFolder, cases: Collection[Case]) -> None:
     """Keep the sources and the truths of those cases, if they are pictures."""
     for case in cases:
         for group, picture in (("source", case.picture), ("truth", case.truth)):
-            if picture is not None and is_picture(picture):
+            if picture is not None and case.is_picture:
                 folder.keep_original(group, case.id, picture)

@@ -96,7 +96,7 @@ def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: A
 
     shown = fitting(picture, "bicubic")
     case = subject.image if isinstance(subject.image, Case) else Case(ALONE, shown.pixels, "", "")
-    case = replace(case, picture=shown.pixels, source=subject.source or "", target=subject.target or "")
+    case = replace(case, content=shown.pixels, source=subject.source or "", target=subject.target or "")
     if mask is None:
         return Fitted(case, None, shown.notes)
     masked = mask_of(mask, picture.pixels)

@@ -19,11 +19,6 @@ BEST_PSNR = 100.0
 _SSIM_WINDOW = 11
 
 
-def is_picture(picture: Tensor) -> bool:
-    """Whether a case's picture is a picture (3, H, W) and not a cloud of points."""
-    return picture.ndim == 3 and picture.shape[0] == 3
-
-
 def eight_bit(pictures: Tensor) -> Tensor:
     """Pictures in [0, 1] to the values 0..255 that a file would hold, as float32."""
     return (pictures.clamp(0, 1) * 255).round()
@@ -50,8 +45,9 @@ def ssim(a: Tensor, b: Tensor) -> float:
     return float(similarity)
 
 
-def _fills_window(picture: Tensor) -> bool:
-    return is_picture(picture) and min(picture.shape[-2:]) >= _SSIM_WINDOW
+def fills_window(case: Case) -> bool:
+    """Whether a case is a picture whose sides are at least the window of the structural similarity."""
+    return case.is_picture and min(case.shape[1:]) >= _SSIM_WINDOW
 
 
 class RMSE(Metric):
@@ -63,7 +59,7 @@ class RMSE(Metric):
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
 
     def suits(self, case: Case) -> bool:
-        return is_picture(case.picture)
+        return case.is_picture
 
     def __call__(self, case: Case, result: Result) -> float:
         return rmse(eight_bit(result.picture), eight_bit(case.picture))
@@ -78,7 +74,7 @@ class PSNR(Metric):
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
 
     def suits(self, case: Case) -> bool:
-        return is_picture(case.picture)
+        return case.is_picture
 
     def __call__(self, case: Case, result: Result) -> float:
         return psnr(result.picture, case.picture)
@@ -94,7 +90,7 @@ class SSIM(Metric):
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
 
     def suits(self, case: Case) -> bool:
-        return _fills_window(case.picture)
+        return fills_window(case)
 
     def __call__(self, case: Case, result: Result) -> float:
         return ssim(result.picture, case.picture)
@@ -108,7 +104,7 @@ class SourceSSIM(Metric):
     digits: ClassVar[int] = 3
 
     def suits(self, case: Case) -> bool:
-        return _fills_window(case.picture)
+        return fills_window(case)
 
     def __call__(self, case: Case, result: Result) -> float:
         return ssim(result.picture, case.picture)
@@ -123,7 +119,7 @@ class LatentMSE(Metric):
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct",)
 
     def suits(self, case: Case) -> bool:
-        return is_picture(case.picture)
+        return case.is_picture
 
     def __call__(self, case: Case, result: Result) -> float:
         return torch.nn.functional.mse_loss(result.latent, result.source_latent).item()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..cases.base import Case
 from .base import Metric, Result
-from .pixels import BEST_PSNR, is_picture
+from .pixels import BEST_PSNR
 
 if TYPE_CHECKING:
     from ..scenes.judge import Judge
@@ -25,7 +25,7 @@ class TruthPSNR(Metric):
     higher_is_better: ClassVar[bool | None] = True
 
     def suits(self, case: Case) -> bool:
-        return case.truth is not None and is_picture(case.picture)
+        return case.truth is not None and case.is_picture
 
     def __call__(self, case: Case, result: Result) -> float:
         assert case.truth is not None  # or it would not suit
@@ -76,7 +76,7 @@ class Kept(Metric):
 
 
 def _judged(case: Case) -> bool:
-    return bool(case.shown) and is_picture(case.picture)
+    return bool(case.shown) and case.is_picture
 
 
 def _changes(case: Case) -> dict[str, str]:

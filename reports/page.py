@@ -12,7 +12,6 @@ from rich.table import Table
 
 from ..experiments.results import Results
 from ..experiments.summary import Summary
-from ..metrics.pixels import is_picture
 from . import FILE_WIDTH
 from .kinds import kinds_table
 from .pictures import grid
@@ -132,7 +131,7 @@ def written(prepared: Prepared, results: Results) -> Iterable[str]:
     folder = results.folders[0]
     yield "records.jsonl"
     yield from summed_up(results, folder)
-    if not is_picture(prepared.cases[0].picture) and (walked := paths(prepared, results)):
+    if not prepared.cases[0].is_picture and (walked := paths(prepared, results)):
         path_plot(walked, folder / "paths.png")
         yield "paths.png"
 

@@ -196,13 +196,13 @@ def test_the_step_that_lost_a_state_is_named(
 
 def test_a_source_that_is_not_finite_is_told_apart() -> None:
     with pytest.raises(FloatingPointError, match=r"^the source's latent is not finite; let the model compute in another dtype"):
-        execute(MixtureModel(), FLOWEDIT, Euler(), 10, [replace(CASE, picture=CASE.picture * math.inf)], 0)
+        execute(MixtureModel(), FLOWEDIT, Euler(), 10, [replace(CASE, content=CASE.picture * math.inf)], 0)
 
 
 def test_the_others_of_a_batch_keep_what_they_came_to() -> None:
     """They are not run again: their cost is the batch's, and their bits are those of a batch in which nothing broke."""
     far = PREPARED.cases[3].picture + 1000.0
-    cases = [*PREPARED.cases[:3], replace(PREPARED.cases[3], picture=far), *PREPARED.cases[4:]]
+    cases = [*PREPARED.cases[:3], replace(PREPARED.cases[3], content=far), *PREPARED.cases[4:]]
     one = Group(tuple(make_cells([ROW], cases, "m", "n")), tuple(cases))
     found = worked(bench(Breaking(lambda t, row: bool(row.mean() > 300) and t < 0.6)), one)
     assert str(found[IDS[3]].error).startswith("FloatingPointError: the state is not finite from step 4 of 6 on")

@@ -155,8 +155,8 @@ class Picky(Editor):  # type: ignore[misc]  # to mypy, imports of fe from tests 
 
 def odd_cases() -> Prepared:
     cases = list(MixtureCases(points=9).take(4))
-    cases[1] = replace(cases[1], picture=cases[1].picture + 100)
-    cases[2] = replace(cases[2], picture=cases[2].picture + 300)
+    cases[1] = replace(cases[1], content=cases[1].picture + 100)
+    cases[2] = replace(cases[2], content=cases[2].picture + 300)
     prepared = prepare(PLAN)
     rows = [replace(prepared.rows[0], editor=Picky()), prepared.rows[1]]
     return replace(prepared, cases=cases, rows=rows, cells=make_cells(rows, cases, "m", "n"))
