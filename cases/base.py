@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -74,7 +76,15 @@ class Case:
 
 
 class CaseSet(ABC):
-    """A source of cases. Subclasses are frozen dataclasses whose fields are options (see `options.option`)."""
+    """A source of cases. Subclasses are frozen dataclasses whose fields are options (see `options.option`); a set that is read
+    from a folder calls it `path`. `licence`: who may use the data, in a sentence, of a set that others have made."""
+
+    licence: ClassVar[str] = ""
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a folder or file looks like data of this kind, by its names alone."""
+        return False
 
     @abstractmethod
     def take(self, count: int | None) -> Sequence[Case]:
@@ -87,3 +97,19 @@ class CaseSet(ABC):
         if len(taken) <= index:
             raise ValueError(f"case {index} does not exist; there are the cases 0 to {len(taken) - 1}")
         return taken[index]
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the data, one sentence each, naming the file and line; all of it, not only the first. Pictures are
+        looked at one by one, and none is kept."""
+        try:
+            for case in self.take(None):
+                yield from _unreadable(case)
+        except ValueError as fault:
+            yield str(fault)
+
+
+def _unreadable(case: Case) -> Iterator[str]:
+    try:
+        case.picture, case.mask  # noqa: B018  # reads what is stored
+    except ValueError as fault:
+        yield f"{case.id}: {fault}"
