@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from ..experiments.experiment_file import ExperimentFile, Item, read_experiment
+from ..experiments.experiment_file import ExperimentFile, read_experiment
 from ..experiments.sweep import points
 from ..experiments.words import Asked
 from ..options import OptionError, parse
+from ..plain_yaml import Item
 from ..registry import CASES, EDITORS, MODELS, SOLVERS, RegistryError
 from .kinds import Counts, Methods, Names
 
@@ -103,7 +104,7 @@ class _Reader:
     ctx: click.Context
 
     def experiment(self) -> Experiment:
-        """What of the file counts. Raises ExperimentError for the first thing that is wrong, whether it counts or not."""
+        """What of the file counts. Raises FileError for the first thing that is wrong, whether it counts or not."""
         items = self.file.items
         for key, item in items.items():
             if key in THIS_TIME:

@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "ode": 0,
     "options": 0,
+    "plain_yaml": 0,
     "registry": 0,
     "solvers": 1,
     "attention_hooks": 1,
