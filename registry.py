@@ -180,6 +180,10 @@ METRICS = Table(
         "transport-cost": "metrics.mixture:TransportCost",
         "wrong-mode": "metrics.mixture:WrongMode",
         "mode-distance": "metrics.mixture:ModeDistance",
+        "clip-t": "metrics.clip:ClipT",
+        "clip-i": "metrics.clip:ClipI",
+        "dino": "metrics.dino:Dino",
+        "structure-distance": "metrics.structure:StructureDistance",
     },
 )
 CASES = Table(
@@ -190,5 +194,6 @@ CASES = Table(
         "scenes": "cases.scenes:ScenesCases",
         "mixture": "cases.mixture:MixtureCases",
         "folder": "cases.folder:FolderCases",
+        "pie-bench": "cases.pie_bench:PieBenchCases",
     },
 )

@@ -397,3 +397,74 @@ def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("scenes") / "tiny"
     save_pipeline(build_network(Shape(width=32, double_blocks=1, single_blocks=1, text_width=32)), build_codec(200), folder)
     return f"scenes:{folder}"
+
+
+PIE_BENCH: dict[str, dict[str, Any]] = {
+    "211000000000": {
+        "image_path": "2_add_object_80/1_artificial/1_animal/211000000000.jpg",
+        "original_prompt": "a dog in the grass",
+        "editing_prompt": "a dog [with a hat] in the grass",
+        "editing_instruction": "add a hat",
+        "editing_type_id": "2",
+        "blended_word": "",
+        "mask": [51400, 100, 51912, 100],
+    },
+    "000000000000": {
+        "image_path": "0_random_140/000000000000.jpg",
+        "original_prompt": "a [red] circle",
+        "editing_prompt": "a [blue] circle",
+        "editing_instruction": "make the circle blue",
+        "editing_type_id": "0",
+        "blended_word": "circle circle",
+        "mask": [number for row in range(100, 300) for number in (row * 512 + 200, 250)],
+    },
+    "111000000000": {
+        "image_path": "1_change_object_80/1_artificial/1_animal/111000000000.jpg",
+        "original_prompt": "a [cat] on a bench",
+        "editing_prompt": "a [dog] on a bench",
+        "editing_instruction": "turn the cat into a dog",
+        "editing_type_id": "1",
+        "blended_word": "cat dog",
+        "mask": [0, 512 * 256],
+    },
+    "624000000003": {
+        "image_path": "6_change_attribute_color_40/2_natural/4_outdoor/624000000003.jpg",
+        "original_prompt": "a [white] bird",
+        "editing_prompt": "a [green] bird",
+        "editing_instruction": "change the bird's colour",
+        "editing_type_id": "6",
+        "blended_word": "bird bird",
+        "mask": [512 * 511, 2000],
+    },
+    "911000000000": {
+        "image_path": "9_change_style_80/1_artificial/1_animal/911000000000.jpg",
+        "original_prompt": "a horse on a hill",
+        "editing_prompt": "[a drawing of] a horse on a hill",
+        "editing_instruction": "make it a drawing",
+        "editing_type_id": "9",
+        "blended_word": "",
+        "mask": [0, 512 * 512],
+    },
+    "112000000001": {
+        "image_path": "1_change_object_80/1_artificial/2_human/112000000001.jpg",
+        "original_prompt": "a woman with [an apple] and a [cup]",
+        "editing_prompt": "a woman with [a pear] and a [jug]",
+        "editing_instruction": "other things",
+        "editing_type_id": "1",
+        "blended_word": "apple pear",
+        "mask": [],
+    },
+}
+
+
+@pytest.fixture
+def pie_bench(tmp_path: Path) -> Path:
+    """The folder of a small PIE-Bench as the real one is laid out: six pictures of one colour each, four kinds of edit and a
+    fifth, a mask over everything ("911000000000"), one that runs over the end and one without runs; keys in no order."""
+    folder = tmp_path / "PIE-Bench_v1"
+    for number, entry in enumerate(PIE_BENCH.values()):
+        picture = folder / "annotation_images" / entry["image_path"]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (512, 512), (40 * number, 128, 255 - 40 * number)).save(picture)
+    (folder / "mapping_file.json").write_text(json.dumps(PIE_BENCH), encoding="utf-8")
+    return folder
