@@ -5,12 +5,15 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,7 +31,8 @@ MOST_AT_ONCE = 4_200_000
 TRANSPARENT = "its transparency is laid on white"
 """What is said of a picture that has any."""
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _WIDTH, _HEIGHT = 0x0112, 0x0100, 0x0101
+_ON_ITS_SIDE = range(5, 9)
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
@@ -46,16 +50,23 @@ def read(path: Path) -> Picture:
     Raises ValueError (one sentence) if there is no such file, if it is no picture, if it is cut short, or if it is
     larger than MOST_PIXELS or more elongated than MOST_ELONGATED to 1.
     """
-    if not path.exists():
-        raise ValueError(f"there is no file {str(path)!r}")
-    if not path.is_file():
-        raise ValueError(f"{str(path)!r} is not a file; give a picture")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{str(path)!r} is empty (0 bytes); give a picture")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of large files; the limits below are ours
-        with _opened(path) as image:
-            return of_image(image, repr(str(path)))
+    with _unwarned(), _opened(path) as image:
+        return of_image(image, repr(str(path)))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of the picture that `read` gives, from what the file says before its pixels. Raises ValueError as `read`
+    does, but for what only the pixels tell."""
+    with _unwarned(), _opened(path) as image:
+        width, height = image.size
+        if isinstance(image, TiffImageFile):
+            width, height = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]  # Pillow's own size is turned in some of its versions
+        _bounded(repr(str(path)), width, height)
+        try:
+            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)  # PNG's own getexif reads all pixels first
+        except _BROKEN as fault:
+            raise ValueError(f"{str(path)!r} is cut short or damaged ({fault})") from None
+    return (width, height) if orientation in _ON_ITS_SIDE else (height, width)
 
 
 def of_image(image: Image.Image, name: str = "the picture") -> Picture:
@@ -64,7 +75,21 @@ def of_image(image: Image.Image, name: str = "the picture") -> Picture:
     return _loaded(name, image)
 
 
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Pillow warns of large files; the limits here are ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _opened(path: Path) -> ImageFile.ImageFile:
+    if not path.exists():
+        raise ValueError(f"there is no file {str(path)!r}")
+    if not path.is_file():
+        raise ValueError(f"{str(path)!r} is not a file; give a picture")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{str(path)!r} is empty (0 bytes); give a picture")
     try:
         return Image.open(path)
     except UnidentifiedImageError:
@@ -141,29 +166,36 @@ def fitted(picture: Picture, multiple: int, side: int = 0, square: bool = False,
     away from their edges.
     Raises ValueError (one sentence) if a side has fewer pixels than `multiple`, or if there are too many in all.
     """
-    height, width = picture.pixels.shape[1:]
+    height, width = fitted_size(*picture.pixels.shape[1:], multiple, side, square)
+    return _cropped(_resized(picture, side, mode) if side else picture, height, width)
+
+
+def fitted_size(height: int, width: int, multiple: int, side: int = 0, square: bool = False) -> tuple[int, int]:
+    """(height, width) of what `fitted` makes of a picture of that size. Raises ValueError as it does."""
     if min(height, width) < multiple:
         raise ValueError(f"the picture is {width}x{height}; this model needs at least {multiple} pixels on each side")
     if side and side < multiple:
         raise ValueError(f"this model needs at least {multiple} pixels on each side, got the side {side}")
     if side:
-        picture = _resized(picture, side, mode)
-    height, width = picture.pixels.shape[1:]
+        height, width = _scaled(height, width, side)
     if height * width > MOST_AT_ONCE:
         raise ValueError(f"the picture is {width}x{height}, too much for one go; resize it on the way in with --side 1024")
-    if square:
-        return _cropped(picture, side, side)
-    return _cropped(picture, height - height % multiple, width - width % multiple)
+    return (side, side) if square else (height - height % multiple, width - width % multiple)
 
 
 def _resized(picture: Picture, side: int, mode: str) -> Picture:
     height, width = picture.pixels.shape[1:]
-    if min(height, width) == side:
+    size = _scaled(height, width, side)
+    if size == (height, width):
         return picture
-    scale = side / min(height, width)
-    size = (max(side, round(height * scale)), max(side, round(width * scale)))
     pixels = functional.interpolate(picture.pixels[None], size, mode=mode, antialias=True)[0].clamp(0.0, 1.0)
     return Picture(pixels, (*picture.notes, f"resized from {width}x{height} to {size[1]}x{size[0]}"))
+
+
+def _scaled(height: int, width: int, side: int) -> tuple[int, int]:
+    """The size with its shorter side at `side`."""
+    scale = side / min(height, width)
+    return max(side, round(height * scale)), max(side, round(width * scale))
 
 
 def _cropped(picture: Picture, height: int, width: int) -> Picture:
