@@ -98,18 +98,19 @@ class CaseSet(ABC):
             raise ValueError(f"case {index} does not exist; there are the cases 0 to {len(taken) - 1}")
         return taken[index]
 
-    def faults(self) -> Iterator[str]:
+    def faults(self) -> Iterator[str | None]:
         """What is wrong with the data, one sentence each, naming the file and line; all of it, not only the first. Pictures are
-        looked at one by one, and none is kept."""
+        looked at one by one, and none is kept. None tells of a case that was looked at and is in order: it moves a bar on."""
         try:
             for case in self.take(None):
-                yield from _unreadable(case)
+                yield _unreadable(case)
         except ValueError as fault:
             yield str(fault)
 
 
-def _unreadable(case: Case) -> Iterator[str]:
+def _unreadable(case: Case) -> str | None:
     try:
         case.picture, case.mask  # noqa: B018  # reads what is stored
     except ValueError as fault:
-        yield f"{case.id}: {fault}"
+        return f"{case.id}: {fault}"
+    return None
