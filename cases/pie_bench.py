@@ -86,7 +86,7 @@ class PieBenchCases(CaseSet):
             raise ValueError(f"{LISTING} has no entry of the categories {self.categories}; ask for others, or for all")
         return found
 
-    def faults(self) -> Iterator[str]:
+    def faults(self) -> Iterator[str | None]:
         try:
             listed = _listed(Path(self.path))
         except ValueError as fault:
@@ -94,10 +94,7 @@ class PieBenchCases(CaseSet):
             return
         yield from _twice(listed, LISTING)
         for entry in self._asked(listed):
-            wrong = list(entry.faults())
-            yield from wrong
-            if not wrong:
-                yield from entry.unreadable()
+            yield from list(entry.faults()) or [entry.unreadable()]
 
     def _asked(self, listed: _Pairs) -> Iterator[_Entry]:
         """The entries of the categories that are asked for, and those of none that there is."""
@@ -138,7 +135,7 @@ class _Entry:
 
     @property
     def picture(self) -> Path:
-        return self.home / self.fields["image_path"]
+        return self.home / str(self.fields["image_path"])
 
     def faults(self) -> Iterator[str]:
         """What is wrong with it, without reading its picture."""
@@ -165,12 +162,13 @@ class _Entry:
         elif not self.picture.is_file():
             yield f"{self.where}: there is no picture {name!r} in {PICTURES}"
 
-    def unreadable(self) -> Iterator[str]:
-        """Why its picture cannot be read."""
+    def unreadable(self) -> str | None:
+        """Why its picture cannot be read; None where it can."""
         try:
             self.read_picture()
         except ValueError as fault:
-            yield str(fault)
+            return str(fault)
+        return None
 
     def read_picture(self) -> Tensor:
         """(3, SIDE, SIDE) in [0, 1]. Raises ValueError naming the entry."""

@@ -14,6 +14,7 @@ import torch
 from fe.cases import pie_bench as module
 from fe.cases.base import Stored
 from fe.cases.pie_bench import PieBenchCases, decode_mask
+from fe.cases.pictures import Picture
 from fe.options import OptionError
 from fe.registry import CASES
 from PIL import Image
@@ -69,7 +70,7 @@ def test_cases_are_what_the_list_says_in_its_order(pie_bench: Path) -> None:
         assert case.shape == (3, 512, 512) == tuple(case.picture.shape)
         colour = torch.tensor([40 * number, 128, 255 - 40 * number]) / 255
         assert (case.picture - colour[:, None, None]).abs().max() < 3 / 255  # as near as JPEG keeps it
-    assert list(PieBenchCases(str(pie_bench)).faults()) == []
+    assert list(PieBenchCases(str(pie_bench)).faults()) == [None] * 6
 
 
 def test_the_first_cases_are_the_same_cases(pie_bench: Path) -> None:
@@ -136,17 +137,18 @@ def test_a_case_carries_its_mask(pie_bench: Path) -> None:
 
 def test_nothing_is_read_before_it_is_looked_at(pie_bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Path] = []
-    monkeypatch.setattr(module, "read", lambda path: looked.append(path) or _refuse())
+
+    def refuse(path: Path) -> Picture:
+        looked.append(path)
+        raise ValueError("read")
+
+    monkeypatch.setattr(module, "read", refuse)
     cases = PieBenchCases(str(pie_bench)).take(None)
     assert looked == []
     assert all(isinstance(case.content, Stored) and isinstance(case.region, Stored) for case in cases)
     with pytest.raises(ValueError, match="000000000000: read"):
         _ = cases[1].picture
     assert [path.name for path in looked] == ["000000000000.jpg"]
-
-
-def _refuse() -> None:
-    raise ValueError("read")
 
 
 BAD_FIELDS = {
@@ -202,6 +204,7 @@ def test_faults_are_all_of_them(pie_bench: Path) -> None:
     damaged = next(images.rglob("111000000000.jpg"))
     damaged.write_bytes(damaged.read_bytes()[:500])
     found = list(change(pie_bench, spoil).faults())
+    assert found.count(None) == 2  # the two that are in order
     wanted = [
         r"mapping_file.json, 211000000000: .*211000000000.jpg' is 512x256; pictures and masks are 512x512",
         r"mapping_file.json, 000000000000: 'editing_prompt' must be text, got 5",
@@ -210,8 +213,7 @@ def test_faults_are_all_of_them(pie_bench: Path) -> None:
         r"mapping_file.json, 111000000000: .*111000000000.jpg' .* damaged.*",
         r"mapping_file.json, 911000000000: an object is wanted, got str",
     ]
-    assert len(found) == len(wanted)
-    for said, pattern in zip(found, wanted, strict=True):
+    for said, pattern in zip(filter(None, found), wanted, strict=True):
         assert re.fullmatch(pattern, said), said
 
 
