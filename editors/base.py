@@ -40,11 +40,13 @@ class Request:
 @dataclass(frozen=True)
 class Edit:
     """What came of it: edited latents (B, ...); with `keep_path`, the noise-free states from the source to the result;
-    and counts worth showing (such as injections that found no recorded feature)."""
+    counts worth showing (such as injections that found no recorded feature); and `figures`, what it measured on its way, (B,)
+    each, by name, for metrics that ask for it."""
 
     latent: Tensor
     path: tuple[Tensor, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Noise(Protocol):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..ode import Field, Tick, TimeGrid
@@ -114,16 +113,3 @@ def direct_path(solver: Solver[Any], field: Field, up: Sequence[Tensor], grid: T
         moved, state = solver.step(slope, t0, t1, target, state)
         path.append(path[-1] + (moved - target) - (after - before))
     return tuple(path)
-
-
-def straightness(path: Sequence[Tensor]) -> Tensor:
-    """Length of the path over the length of its chord, one for each row (B,): 1 for a straight path, NaN for a still one.
-
-    path: states (B, ...), two or more.
-    """
-    length = torch.stack([_norms(b - a) for a, b in pairwise(path)]).sum(0)
-    return length / _norms(path[-1] - path[0])
-
-
-def _norms(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(1).sqrt()

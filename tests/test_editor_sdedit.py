@@ -11,10 +11,10 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, KeyedNoise, Request
 from fe.editors.controls import FromNoise
 from fe.editors.flowedit import FlowEdit
-from fe.editors.path import straightness
 from fe.editors.sdedit import SDEdit
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
+from fe.metrics.path import straightness
 from fe.models.mixture import MixtureModel
 from fe.options import OptionError
 from fe.solvers.euler import Euler

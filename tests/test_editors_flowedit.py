@@ -12,12 +12,12 @@ from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, Editor, KeyedNoise, Noise, Request
 from fe.editors.controls import FromNoise, NoEdit
 from fe.editors.flowedit import FlowEdit
-from fe.editors.path import straightness
 from fe.experiments.execute import execute
 from fe.experiments.meter import Meter, metered
 from fe.experiments.names import build_editor, build_solver
 from fe.metrics.base import Result
 from fe.metrics.mixture import WrongMode
+from fe.metrics.path import straightness
 from fe.models.mixture import MixtureModel
 from fe.ode import TimeGrid
 from fe.options import OptionError

@@ -9,7 +9,7 @@ import torch
 from fe.cases.mixture import MixtureCases
 from fe.editors.base import Edit, KeyedNoise, Request
 from fe.editors.inversion import Inversion
-from fe.editors.path import direct_path, noise_free, straightness
+from fe.editors.path import direct_path, noise_free
 from fe.experiments.meter import metered
 from fe.experiments.names import build_editor, build_solver
 from fe.models.mixture import MixtureModel
@@ -94,15 +94,6 @@ def test_options() -> None:
         Inversion(source_guidance=math.nan)
     with pytest.raises(OptionError, match="n_max must be at least 1, got 0"):
         Inversion(n_max=0)
-
-
-def test_straightness_is_length_over_chord() -> None:
-    corner = [
-        torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
-        torch.tensor([[3.0, 0.0], [2.0, 1.0]]),
-        torch.tensor([[3.0, 4.0], [4.0, 1.0]]),
-    ]
-    torch.testing.assert_close(straightness(corner), torch.tensor([7.0 / 5.0, 1.0]))
 
 
 def test_walks_of_different_knots_are_refused() -> None:
