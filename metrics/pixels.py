@@ -1,6 +1,7 @@
 """How near a result is to the source picture, pixel by pixel: reconstruction error, and how much an edit left alone.
 
-All compare the result with the case's own picture. Points are no pictures: the metrics do not suit them.
+All compare the result with the case's own picture (`LatentMSE` and `LatentCost` with its latent). Values are taken as they are,
+only RMSE rounds them to what a file would hold. Points are no pictures: the metrics do not suit them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ BEST_PSNR = 100.0
 """What equal pictures get, in dB, where the formula has no finite value."""
 
 _SSIM_WINDOW = 11
+_MS_SSIM_SIDE = 176
+"""The smallest side that leaves the window room in the last of five scales, each half the one before (torchmetrics wants a
+sixteenth of the side, rounded down, to be at least the window)."""
 
 
 def eight_bit(pictures: Tensor) -> Tensor:
@@ -29,6 +33,11 @@ def rmse(a: Tensor, b: Tensor) -> float:
     return (a.double() - b.double()).square().mean().sqrt().item()
 
 
+def mse(a: Tensor, b: Tensor) -> float:
+    """The mean squared difference of two tensors of one shape."""
+    return (a.double() - b.double()).square().mean().item()
+
+
 def psnr(a: Tensor, b: Tensor) -> float:
     """The peak signal-to-noise ratio, in dB, of values in [0, 1]; at most BEST_PSNR."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -36,13 +45,20 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return min(BEST_PSNR, float(peak_signal_noise_ratio(a, b, data_range=1.0)))
 
 
-def ssim(a: Tensor, b: Tensor) -> float:
-    """The structural similarity of two pictures (3, H, W) in [0, 1], at most 1."""
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """The structural similarity of two pictures (3, H, W) in [0, 1] around every pixel, (3, H, W)."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    similarity = structural_similarity_index_measure(a[None], b[None], data_range=1.0)
-    assert isinstance(similarity, Tensor)  # a pair only where the full map is asked for
-    return float(similarity)
+    found = structural_similarity_index_measure(a[None], b[None], data_range=1.0, return_full_image=True)
+    assert isinstance(found, tuple)  # a mean alone only where no map is asked for
+    return found[1][0]
+
+
+def ssim(a: Tensor, b: Tensor) -> float:
+    """The structural similarity of two pictures (3, H, W) in [0, 1], at most 1: the mean of the map over all pixels. The
+    pictures are mirrored at their edges, as torchmetrics does from 1.5 on; earlier ones, scikit-image and the authors leave
+    out the windows that reach over an edge."""
+    return float(ssim_map(a, b).mean())
 
 
 def fills_window(case: Case) -> bool:
@@ -110,6 +126,53 @@ class SourceSSIM(Metric):
         return ssim(result.picture, case.picture)
 
 
+class SourcePSNR(Metric):
+    """The peak signal-to-noise ratio of an edit to its source, in dB; equal pictures get 100. Neither more nor less is better,
+    for the source itself has most and nothing changed."""
+
+    label: ClassVar[str] = "PSNR to source"
+    unit: ClassVar[str] = "dB"
+
+    def suits(self, case: Case) -> bool:
+        return case.is_picture
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return psnr(result.picture, case.picture)
+
+
+class MSE(Metric):
+    """The mean squared difference from the source over values in [0, 1]; papers often print it times 1e3 or 1e4."""
+
+    label: ClassVar[str] = "MSE"
+    digits: ClassVar[int] = 4
+    higher_is_better: ClassVar[bool | None] = False
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
+
+    def suits(self, case: Case) -> bool:
+        return case.is_picture
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return mse(result.picture, case.picture)
+
+
+class MultiScaleSSIM(Metric):
+    """The structural similarity to the source over five scales, at most 1 (Wang, Simoncelli and Bovik 2003: contrast and
+    structure at every scale, brightness at the last). Suits pictures whose sides are at least 176 pixels."""
+
+    label: ClassVar[str] = "MS-SSIM"
+    digits: ClassVar[int] = 3
+    higher_is_better: ClassVar[bool | None] = True
+    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
+
+    def suits(self, case: Case) -> bool:
+        return case.is_picture and min(case.shape[1:]) >= _MS_SSIM_SIDE
+
+    def __call__(self, case: Case, result: Result) -> float:
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
+
+        return float(similarity(result.picture[None], case.picture[None], data_range=1.0))
+
+
 class LatentMSE(Metric):
     """The mean squared difference from the source in the model's latents: reconstruction error without the codec's own."""
 
@@ -123,3 +186,19 @@ class LatentMSE(Metric):
 
     def __call__(self, case: Case, result: Result) -> float:
         return torch.nn.functional.mse_loss(result.latent, result.source_latent).item()
+
+
+class LatentCost(Metric):
+    """The transport cost of an edit: the mean squared difference of the edited latent from the source's (Kulikov et al. 2024,
+    arXiv 2412.08629, section 5.3; their sums are over an unknown number of entries, so only ratios compare with them). Neither
+    more nor less is better by itself, for an edit that does nothing costs nothing: there it is lower at no worse a distance
+    (FID, KID) of the edits from pictures of the target."""
+
+    label: ClassVar[str] = "latent cost"
+    digits: ClassVar[int] = 4
+
+    def suits(self, case: Case) -> bool:
+        return case.is_picture
+
+    def __call__(self, case: Case, result: Result) -> float:
+        return mse(result.latent, result.source_latent)
