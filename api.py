@@ -32,7 +32,7 @@ from .experiments.meter import alone
 from .experiments.methods import Way, choose
 from .experiments.names import check_mask, wrap_pipeline
 from .experiments.names import load_model as load_named
-from .experiments.plan import planned
+from .experiments.plan import planned, usual_model
 from .experiments.probe import has_path, probe
 from .experiments.reproduce import Reproduced
 from .experiments.reproduce import reproduce as run_again
@@ -43,7 +43,7 @@ from .experiments.words import DTYPES, Asked, CaseChoice, Method, known
 from .experiments.workers import check_workers
 from .models.base import Model, Setup
 from .options import by_name, typed
-from .registry import EDITORS, SOLVERS
+from .registry import EDITORS, METRICS, SOLVERS
 from .reports.page import Compared, compared
 from .reports.progress import counted, visible, watched
 from .reports.results import Edited, Generated, Inverted, Reconstructed, parts, pictures_of
@@ -225,7 +225,7 @@ def generate(
 
 @typed
 def compare(
-    model: Any = "scenes",
+    model: Any = None,
     *,
     methods: Words = (),
     solvers: Words = (),
@@ -234,6 +234,8 @@ def compare(
     match_nfe: int | None = None,
     cases: str | None = None,
     seeds: int | Sequence[int] = 0,
+    metrics: Words = (),
+    protocol: str = "",
     options: Options | None = None,
     batch: int = 8,
     out: str | Path | None = None,
@@ -246,14 +248,16 @@ def compare(
 ) -> Compared:
     """Run solvers and editors over cases; what is left out suits the model, as in `fe compare`.
 
-    model: from `load_model`, or what it takes. methods: "EDITOR+SOLVER" or presets, in place of all `editors` with all
-    `solvers`; a sequence, or one text with commas. steps: counts for every method; without them a preset runs with its own.
-    match_nfe: as many steps as that many evaluations (network rows) for a picture allow. cases: "NAME", "NAME:COUNT" or
-    "folder:PATH". options: see `Options`, also of the case set. batch: cases that go through the model at once. out: folder of
-    the results; one under results/ if none is given. A run that was cut short goes on when it is asked for again; a finished
-    one is read again. retry_failed: cells that failed before are run again. workers: so many processes of Ray work at once,
-    each with a model and, if there are any, a GPU of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray
-    that runs, or "auto"; one is started if none is given.
+    model: from `load_model`, or what it takes; the scenes model, or the protocol's, if none is given. methods: "EDITOR+SOLVER"
+    or presets, either with "/STEPS", in place of all `editors` with all `solvers`; a sequence, or one text with commas. steps:
+    counts for every method; without them a preset runs with its own. match_nfe: as many steps as that many evaluations (network
+    rows) for a picture allow. cases: "NAME", "NAME:COUNT" or "folder:PATH". metrics: names; what is usual for the cases, if
+    none are given. protocol: a published recipe, which says what else is left out. options: see `Options`, also of the case set
+    and of metrics. batch: cases that go through the model at once. out: folder of the results; one under results/ if none is
+    given. A run that was cut short goes on when it is asked for again; a finished one is read again. retry_failed: cells that
+    failed before are run again. workers: so many processes of Ray work at once, each with a model and, if there are any, a GPU
+    of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray that runs, or "auto"; one is started if none is
+    given.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
     """
     asked = Asked(
@@ -264,7 +268,10 @@ def compare(
         match_nfe=match_nfe,
         cases=None if cases is None else CaseChoice.read(cases),
         seeds=_numbers(seeds),
+        metrics=tuple(known(METRICS, name) for name in _words(metrics)),
+        protocol=protocol,
     )
+    model = usual_model(protocol) if model is None else model
     named, given = isinstance(model, str | Path), options or {}
     effort = Effort(batch, pictures, retry_failed, workers, ray_address)
     if workers and not named:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ..experiments.words import Asked, CaseChoice, Method, Shard
-from ..registry import EDITORS, SOLVERS
+from ..registry import EDITORS, METRICS, SOLVERS
 from .ending import keeping, stoppable
 from .experiment import ComparisonCommand, Experiment
-from .kinds import Cases, Counts, Folder, Methods, Names, ShardOf, Whole, as_options
+from .kinds import Cases, Counts, Folder, Methods, Names, ProtocolName, ShardOf, Whole, as_options
 from .shared import Wanted, gathered, model_options, set_option
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Flags:
     match_nfe: int | None
     cases: CaseChoice | None
     seeds: tuple[int, ...]
+    metrics: tuple[str, ...] | None
+    protocol: str | None
 
     def asked(self) -> Asked:
         """The same for whoever plans it. Raises ValueError for wishes that contradict each other."""
@@ -45,6 +48,8 @@ class Flags:
             match_nfe=self.match_nfe,
             cases=self.cases,
             seeds=self.seeds,
+            metrics=self.metrics or (),
+            protocol=self.protocol or "",
         )
 
 
@@ -56,6 +61,8 @@ FLAGS = (
     click.option("--match-nfe", type=Whole(1, 100_000), help="Instead: as many steps as this many NFE allow."),
     click.option("--cases", type=Cases(), help="NAME, NAME:COUNT or folder:PATH. [default: scenes:24]"),
     click.option("--seeds", type=Counts(low=0), default="0", help="Seeds of the noise, separated by commas."),
+    click.option("--metrics", type=Names(METRICS), help="With commas. [default: what is usual for the cases]"),
+    click.option("--protocol", type=ProtocolName(), help="A published recipe; other flags go before what it says."),
 )
 
 
@@ -135,19 +142,30 @@ def compare(
 
     effort = manner.effort()
     check_workers(effort, wanted.setup())
-    plan, faults = planned(asked, wanted.spec, wanted.setup(), as_options(settings))
+    spec = _spec(asked, wanted)
+    plan, faults = planned(asked, spec, wanted.setup(), as_options(settings))
     for fault in faults:
         click.echo(f"fe: left out: {fault}", err=True)
     if not manner.dry_run:
         check_writable(manner.out or Path("results"))
-    with working(f"loading {wanted.spec}"), experiment.blamed() if experiment else nullcontext():
+    with working(f"loading {spec}"), experiment.blamed() if experiment else nullcontext():
         elsewhere = effort.workers > 0 and not manner.dry_run
         prepared = replace(prepare(plan, elsewhere=elsewhere), shard=manner.shard)
+    if prepared.absent:
+        click.echo(f"fe: no figures for {', '.join(prepared.absent)}, as fe list metrics explains", err=True)
     if manner.dry_run:
         _foretell(prepared, manner.folder(prepared), effort, manner.overwrite)
         return
     with open_folder(prepared, manner.folder(prepared), manner.overwrite) as folder, keeping(folder, len(prepared.mine)):
         _show(prepared, _run(prepared, folder, effort))
+
+
+def _spec(asked: Asked, wanted: Wanted) -> str:
+    """The model: the one that was said, or that of the protocol."""
+    from ..experiments.plan import usual_model
+
+    said = click.get_current_context().get_parameter_source("spec") is not ParameterSource.DEFAULT
+    return wanted.spec if said else usual_model(asked.protocol)
 
 
 def _foretell(prepared: Prepared, folder: Path, effort: Effort, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ from ..experiments.sweep import points
 from ..experiments.words import Asked
 from ..options import OptionError, parse
 from ..plain_yaml import Item
-from ..registry import CASES, EDITORS, MODELS, SOLVERS, RegistryError
+from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError
 from .kinds import Counts, Methods, Names
 
 SET: Final = "set"
@@ -28,12 +28,12 @@ SEVERAL: Final = (Names, Counts, Methods)
 """The kinds of flags that take several values."""
 RIVALS: Final = (("methods", "solvers"), ("methods", "editors"), ("steps", "match_nfe"))
 """What cannot be said together: a flag puts a file's rival aside."""
-CHOOSING: Final = frozenset({"methods", "solvers", "editors", "cases", "model"})
+CHOOSING: Final = frozenset({"methods", "solvers", "editors", "cases", "model", "metrics", "protocol"})
 """The flags that decide whose options there are."""
 
 
 class Setting(NamedTuple):
-    """An option of an editor, a solver, a case set or the model, with its values as the flag takes them."""
+    """An option of an editor, a solver, a case set, a metric or the model, with its values as the flag takes them."""
 
     name: str
     option: str
@@ -174,14 +174,14 @@ class _Reader:
         item = self.file.items.get(SET)
         if item is None:
             return
-        from ..experiments.plan import owners
+        from ..experiments.plan import owners, usual_model
 
         effective = {
             key: option.type.convert(text, option, self.ctx)
             for key, option in self.options.items()
             if key in CHOOSING and (text := self.given.get(option.name or "") if key in said else values.get(key)) is not None
         }
-        model = effective.pop("model", self.options["model"].default)
+        model = effective.pop("model", "") or usual_model(effective.get("protocol", ""))
         ours = owners(Asked(**effective), model)
         for setting in self._checked(item, "" if "model" in said else model):
             if setting.name in ours and not (setting.name == "model" and "model" in said):
@@ -220,12 +220,12 @@ class _Reader:
 
     def _owner(self, name: str, line: int, model: str) -> type | None:
         """What has options under that name; None for a model of which only a load says what it is."""
-        tables = {owner: table for table in (CASES, SOLVERS, EDITORS) for owner in table}
+        tables = {owner: table for table in (CASES, METRICS, SOLVERS, EDITORS) for owner in table}
         if name == "model":
             kind = model.partition(":")[0]
             return MODELS.get(kind)
         if name not in tables:
-            raise self.file.bad(line, _unknown("editor, solver or case set", name, [*tables, "model"]))
+            raise self.file.bad(line, _unknown("editor, solver, case set or metric", name, [*tables, "model"]))
         try:
             return tables[name][name]
         except RegistryError as fault:  # a plug-in that cannot be used

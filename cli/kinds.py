@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..experiments.presets import PRESETS, find_preset
+from ..experiments.protocols import PROTOCOLS, find_protocol
 from ..experiments.words import DTYPES, CaseChoice, Method, Shard
 from ..registry import CASES, EDITORS, MODELS, SOLVERS, RegistryError, Table
 
@@ -34,6 +35,22 @@ class Name(Kind):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(name) for name in self.table if name.startswith(incomplete)]
+
+
+class ProtocolName(Kind):
+    """The name of a protocol."""
+
+    name = "protocol"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            find_protocol(value)
+        except RegistryError as fault:
+            self.fail(str(fault), param, ctx)
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in PROTOCOLS if name.startswith(incomplete)]
 
 
 class ModelSpec(Kind):

@@ -83,11 +83,7 @@ class Bench:
 
     def finish(self, edited: Sequence[Edited]) -> list[Finished]:
         """Score what came out; a cell whose score fails is recorded with the reason."""
-        return [
-            _failed(cell, one.outcome) if isinstance(one.outcome, str) else self._scored(cell, one.outcome, i)
-            for one in edited
-            for i, cell in enumerate(one.cells)
-        ]
+        return [done for one in edited for done in self._finished(one.cells, one.outcome)]
 
     def suiting(self, cell: Cell) -> Mapping[str, Metric]:
         """The metrics that a cell is scored with, by name; none where the network's weights are random."""
@@ -162,36 +158,75 @@ class Bench:
         if is_compiled(self.model.network) and what not in self._warm:
             self._warm.add(what)
             edit_cases(self.model, row.editor, row.solver, row.steps, cases, seed, source=source)
+        path = any(metric.needs_path for metric in self.metrics.get(row.task, {}).values())
         with _torch_as_it_is():
-            walked = edit_cases(self._attended, row.editor, row.solver, row.steps, cases, seed, source=source)
+            walked = edit_cases(self._attended, row.editor, row.solver, row.steps, cases, seed, source=source, keep_path=path)
         self.network_seconds += walked.cost.network_seconds
         return walked
 
-    def _scored(self, cell: Cell, outcome: Outcome, i: int) -> Finished:
-        result = Result(outcome.pictures[i], outcome.latents[i], outcome.source_latents[i])
+    def _finished(self, cells: Sequence[Cell], outcome: Outcome | str) -> list[Finished]:
+        if isinstance(outcome, str):
+            return [_failed(cell, outcome) for cell in cells]
+        results = [_result(outcome, i) for i in range(len(cells))]
+        scored = self._scores(cells, results)
+        return [self._kept(*one, outcome) for one in zip(cells, results, scored, strict=True)]
+
+    def _kept(self, cell: Cell, result: Result, scores: Mapping[str, float] | str, outcome: Outcome) -> Finished:
+        if isinstance(scores, str):
+            return _failed(cell, scores)
+        record = _record(cell, cost=Share.of(outcome.cost), scores=dict(scores), counts=dict(outcome.edit.counts))
         try:
-            check_picture(result.picture)
-            scores = {name: _number(name, metric(cell.case, result)) for name, metric in self.suiting(cell).items()}
-            record = _record(cell, cost=Share.of(outcome.cost), scores=scores, counts=dict(outcome.edit.counts))
             record.to_json()  # what cannot be written down would end the run
-        except Exception as fault:  # a metric of a plug-in may fail in any way
+        except Exception as fault:  # counts of a plug-in may be anything
             return _failed(cell, in_a_line(fault))
         if not (self.pictures and cell.case.is_picture):
             return Finished(record, None)
         return Finished(replace(record, picture=picture_name(cell.row.name, cell.picture)), result.picture)
+
+    def _scores(self, cells: Sequence[Cell], results: Sequence[Result]) -> list[Mapping[str, float] | str]:
+        """The scores of each cell by name, or why there are none: of all as one batch, and one by one where that fails."""
+        try:
+            return list(self._together(cells, results))
+        except Exception as fault:  # a metric of a plug-in may fail in any way
+            if len(cells) == 1:
+                return [in_a_line(fault)]
+        return [self._scores([cell], [result])[0] for cell, result in zip(cells, results, strict=True)]
+
+    def _together(self, cells: Sequence[Cell], results: Sequence[Result]) -> list[dict[str, float]]:
+        for result in results:
+            check_picture(result.picture)
+        found: list[dict[str, float]] = [{} for _ in cells]
+        suiting = [self.suiting(cell) for cell in cells]
+        for name, metric in self.metrics.get(cells[0].row.task, {}).items():
+            mine = [i for i, known in enumerate(suiting) if name in known]
+            scores = metric.many([cells[i].case for i in mine], [results[i] for i in mine]) if mine else []
+            for i, score in zip(mine, scores, strict=True):
+                found[i][name] = _number(name, score)
+        return found
 
 
 def _of(walked: Walked, kept: Sequence[int]) -> Walked:
     """Some cases of a batch, at the whole batch's cost."""
     if len(kept) == len(walked.source_latents):
         return walked
-    edit = replace(walked.edit, latent=walked.edit.latent[kept], path=())
+    edit = walked.edit
+    path, figures = tuple(state[kept] for state in edit.path), {name: values[kept] for name, values in edit.figures.items()}
+    edit = replace(edit, latent=edit.latent[kept], path=path, figures=figures)
     return replace(walked, edit=edit, source_latents=walked.source_latents[kept])
 
 
 def _on_host(outcome: Outcome) -> Outcome:
     """The same where nothing that looks at it needs the model's device."""
-    return replace(outcome, latents=outcome.latents.cpu(), source_latents=outcome.source_latents.cpu())
+    path = tuple(state.cpu() for state in outcome.edit.path)
+    edit = replace(outcome.edit, path=path, figures={name: values.cpu() for name, values in outcome.edit.figures.items()})
+    return replace(outcome, latents=outcome.latents.cpu(), source_latents=outcome.source_latents.cpu(), edit=edit)
+
+
+def _result(outcome: Outcome, i: int) -> Result:
+    """What came of the case at place `i` of a batch."""
+    path = tuple(state[i] for state in outcome.edit.path)
+    figures = {name: float(values[i]) for name, values in outcome.edit.figures.items()}
+    return Result(outcome.pictures[i], outcome.latents[i], outcome.source_latents[i], path, figures)
 
 
 def _number(metric: str, score: object) -> float:

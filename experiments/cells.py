@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cases.base import Case
@@ -24,11 +24,14 @@ class Cell:
     picture: str
 
 
-def make_cells(rows: Iterable[Row], cases: Sequence[Case], model: str, numerics: str) -> list[Cell]:
+def make_cells(
+    rows: Iterable[Row], cases: Sequence[Case], model: str, numerics: str, hashes: Mapping[str, str] | None = None
+) -> list[Cell]:
     """All cells of a comparison. model: the hash of the model. numerics: what else the numbers depend on (dtype, device).
+    hashes: of the cases by their ids, where they are known already: it takes a look at every picture.
     Raises ValueError if two cases have the same id, or ids whose pictures would be one file."""
-    _check_ids([case.id for case in cases])
-    hashes = {case.id: hash_case(case) for case in cases}
+    check_ids(case.id for case in cases)
+    hashes = {case.id: hash_case(case) for case in cases} if hashes is None else hashes
     cells = []
     for row in rows:
         for case in (case for case in cases if not row.of_truth or case.truth is not None):
@@ -38,7 +41,8 @@ def make_cells(rows: Iterable[Row], cases: Sequence[Case], model: str, numerics:
     return cells
 
 
-def _check_ids(ids: Sequence[str]) -> None:
+def check_ids(ids: Iterable[str]) -> None:
+    """Raise ValueError if two cases have the same id, or ids whose pictures would be one file."""
     files: dict[str, str] = {}
     for name in ids:
         file = picture_name("source", name)

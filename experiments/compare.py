@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,21 @@ import torch
 from torch import Tensor
 
 from ..cases.base import Case
-from ..metrics.base import Metric, Result
+from ..metrics.base import Metric, Result, Score, SetMetric, Task
 from ..models.base import Model
-from .bench import Bench, Metrics
-from .cells import Cell, groups, make_cells, part
+from .bench import Bench, Metrics, in_a_line
+from .cells import Cell, check_ids, groups, make_cells, part
 from .environment import environment
 from .execute import encode, execute
-from .fingerprint import hash_metrics, hash_model, ingredients, plan_hash
+from .fingerprint import hash_case, hash_metrics, hash_model, ingredients, plan_hash
 from .folder import RunFolder
 from .manifest import Manifest
 from .names import build_cases, build_loader, load_model, model_kind, pick_device
-from .plan import Comparison, metrics_for
+from .plan import Comparison, scores_for
 from .results import Results, read_results
 from .rows import Row, make_rows
 from .run import Effort, Watch, run
-from .subjects import fit, subject
+from .subjects import fit_case
 from .words import Shard
 from .workers import Job, run_on_workers
 
@@ -40,7 +41,9 @@ PLAIN = (bool, int, float, str)
 class Prepared:
     """A comparison whose names have become objects, checked by a dry run; nothing has been computed yet. `loaded`: whether the
     plan says how to load the model; `shard`: the part that is to be run here (None: all); `made_of`: what the cells' keys are
-    made of. Raises ValueError if there are more shards than cases."""
+    made of. `metrics` score one result, `sets` a row's pictures together; `absent`: those whose weights are not here, with the
+    reason; `columns`: the names of all of them, in the order of the tables. Raises ValueError if there are more shards than
+    cases."""
 
     plan: Comparison
     model: Model[Any]
@@ -52,6 +55,9 @@ class Prepared:
     loaded: bool = True
     shard: Shard | None = None
     made_of: Mapping[str, str] = field(default_factory=dict)
+    sets: Mapping[Task, Mapping[str, SetMetric]] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[Task, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.shard is not None:
@@ -65,7 +71,12 @@ class Prepared:
     @property
     def hash(self) -> str:
         """The identity of the comparison: that of its cells, and of its metrics."""
-        return plan_hash((cell.key for cell in self.cells), hash_metrics(self.metrics))
+        return plan_hash((cell.key for cell in self.cells), hash_metrics(self.scores))
+
+    @property
+    def scores(self) -> Mapping[Task, Mapping[str, Score]]:
+        """The metrics of both kinds that are at hand."""
+        return {task: {**self.metrics.get(task, {}), **self.sets.get(task, {})} for task in self.columns}
 
     @property
     def name(self) -> str:
@@ -82,13 +93,14 @@ class Prepared:
             comparison=self.plan.described(),
             rows=tuple(row.heading for row in self.rows),
             cases=tuple(case.id for case in self.cases),
-            metrics={task: tuple(metrics) for task, metrics in self.metrics.items()},
+            metrics={task: tuple(names) for task, names in self.columns.items()},
             cells=len(self.cells),
             trained=self.model.trained,
             loaded=self.loaded,
             device=self.device,
             shard=None if self.shard is None else str(self.shard),
             made_of=self.made_of,
+            absent=self.absent,
         )
 
 
@@ -96,41 +108,86 @@ def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool =
     """Build what a comparison needs. model: where it is at hand already; then the plan's model is but its name, and the plan's
     setup is not looked at. elsewhere: the model will compute in other processes; here it is on the CPU, whatever the plan's
     device, and serves to tell what there is to do. Raises RegistryError, OptionError, ValueError or LookupError, in one
-    sentence each; OSError where the weights of a metric are missing."""
+    sentence each."""
     cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
-    metrics = metrics_for(cases)
-    _rehearse(metrics, cases)
+    check_ids(case.id for case in cases)
+    scores = scores_for(plan, cases)
+    absent = _absent(scores, cases)
     options = plan.settings.get("model", {})
     loaded = model is None
     if model is None:
         known = elsewhere and plan.setup.device != "auto"  # a GPU that is named need not be here
         device = plan.setup.device if known else pick_device(plan.setup.device)
         model = load_model(plan.model, replace(plan.setup, device="cpu") if elsewhere else plan.setup, options)
-        cases, numerics = _fitted(cases, model), _numerics(plan, device, options)
+        numerics = _numerics(plan, device, options)
+        cases, hashes = _settled(cases, model)
     else:
-        cases = _fitted(cases, model)
+        cases, hashes = _settled(cases, model)
         latents = encode(model, cases[:1])
         device, numerics = str(latents.device), _as_it_is(model, latents)
-    rows = make_rows(plan, model, cases, [task for task, found in metrics.items() if found])
-    cells = make_cells(rows, cases, hash_model(model), numerics)
-    made_of = ingredients(model, numerics, rows, cases, distinct(metrics))
-    return Prepared(plan, model, device, cases, metrics, rows, cells, loaded, made_of=made_of)
+    rows = make_rows(plan, model, cases, [task for task, found in scores.items() if found])
+    cells = make_cells(rows, cases, hash_model(model), numerics, hashes)
+    ready = {task: {name: one for name, one in found.items() if name not in absent} for task, found in scores.items()}
+    return Prepared(
+        plan,
+        model,
+        device,
+        cases,
+        metrics={task: {k: one for k, one in found.items() if isinstance(one, Metric)} for task, found in ready.items()},
+        rows=rows,
+        cells=cells,
+        loaded=loaded,
+        made_of=ingredients(model, numerics, rows, hashes, distinct(ready)),
+        sets={task: {k: one for k, one in found.items() if isinstance(one, SetMetric)} for task, found in ready.items()},
+        absent=absent,
+        columns={task: tuple(found) for task, found in scores.items()},
+    )
 
 
-def _fitted(cases: Sequence[Case], model: Model[Any]) -> Sequence[Case]:
-    """The cases with their pictures in sizes that `model` takes, as `fe edit` brings them there; what is done to one is told as
-    a warning. Cases with a truth stay as they are. Raises ValueError naming the case that cannot be brought there."""
-    return [case if case.truth is not None or not case.is_picture else _suited(case, model) for case in cases]
+def _settled(cases: Sequence[Case], model: Model[Any]) -> tuple[Sequence[Case], Mapping[str, str]]:
+    """The cases with their pictures in sizes that `model` takes, as `fe edit` brings them there, and their hashes by id. Every
+    picture is looked at once, and stored ones are not kept; what is done to one is told as a warning. Cases with a truth stay
+    as they are. Raises ValueError naming the case that cannot be brought there."""
+    settled, hashes = [], {}
+    for case in cases:
+        suited = case if case.truth is not None or not case.is_picture else _suited(case, model)
+        settled.append(suited)
+        hashes[case.id] = hash_case(suited)
+    return settled, hashes
 
 
 def _suited(case: Case, model: Model[Any]) -> Case:
     try:
-        found = fit(subject(case), model)
+        found, notes = fit_case(case, model)
     except ValueError as fault:
         raise ValueError(f"{case.id}: {fault}") from fault
-    if found.notes:
-        warnings.warn(f"{case.id}: {'; '.join(found.notes)}", stacklevel=2)
-    return found.case
+    if notes:
+        warnings.warn(f"{case.id}: {'; '.join(notes)}", stacklevel=2)
+    return found
+
+
+def _absent(scores: Mapping[Task, Mapping[str, Score]], cases: Sequence[Case]) -> dict[str, str]:
+    """The metrics that cannot be had here, by name, with the reason. Every other one scores a source as it is, so that what is
+    wrong with it is said before the work."""
+    found: dict[str, str] = {}
+    for name, score in dict(chain.from_iterable(named.items() for named in scores.values())).items():
+        try:
+            reason = score.missing()
+            if not reason:
+                _rehearse(score, next(case for case in cases if score.suits(case)))
+        except (OSError, ImportError) as fault:  # weights that are there and cannot be read
+            reason = in_a_line(fault)
+        if reason:
+            found[name] = reason
+    return found
+
+
+def _rehearse(score: Score, case: Case) -> None:
+    nothing = torch.zeros(1)
+    if isinstance(score, Metric):
+        score.many([case], [Result(case.picture, nothing, nothing)])
+    elif isinstance(score, SetMetric):
+        score.features(case.picture[None])
 
 
 def _numerics(plan: Comparison, device: str, options: Mapping[str, Any]) -> str:
@@ -147,15 +204,7 @@ def _as_it_is(model: Model[Any], latents: Tensor) -> str:
     return repr(what)
 
 
-def _rehearse(metrics: Metrics, cases: Sequence[Case]) -> None:
-    """Let every metric score a source as it is, so that one whose weights are missing says so before the work."""
-    for metric in distinct(metrics):
-        case = next(case for case in cases if metric.suits(case))
-        nothing = torch.zeros(1)
-        metric(case, Result(case.picture, nothing, nothing))
-
-
-def distinct(metrics: Metrics) -> list[Metric]:
+def distinct(metrics: Mapping[Task, Mapping[str, Score]]) -> list[Score]:
     """The metrics of all tasks, each once."""
     return list(dict.fromkeys(metric for by_name in metrics.values() for metric in by_name.values()))
 

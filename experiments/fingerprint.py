@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..cases.base import Case
-from ..metrics.base import Metric, Task
+from ..metrics.base import Score, Task
 from ..models.base import Model
 from .sources import hash_code
 
@@ -87,25 +88,25 @@ def cell_key(row: Row, case: str, seed: int, model: str, numerics: str) -> str:
 
 
 def ingredients(
-    model: Model[Any], numerics: str, rows: Iterable[Row], cases: Iterable[Case], metrics: Iterable[Metric]
+    model: Model[Any], numerics: str, rows: Iterable[Row], cases: Mapping[str, str], metrics: Iterable[Score]
 ) -> dict[str, str]:
     """What the keys of a comparison are made of, apart from what its records say: by name, mostly as hashes. So that it can
     be told later which part is another one. The code of the metrics is noted too, which is in no key, but in the identity of
-    the comparison."""
+    the comparison. cases: their hashes by id."""
     things = [thing for row in rows for thing in (row.editor, row.solver)]
     return {
         KEYS: str(KEY_VERSION),
         NUMERICS: numerics,
         **model_parts(model),
         **{_code_of(thing): hash_code(type(thing)) for thing in (*things, *metrics)},
-        **{_case(case): hash_case(case) for case in cases},
+        **{_case(case): digest for case, digest in cases.items()},
     }
 
 
-def bearing(model: Model[Any], row: Row, case: Case, metrics: Iterable[Metric]) -> list[str]:
+def bearing(model: Model[Any], row: Row, case: Case, metrics: Iterable[Score]) -> list[str]:
     """The names of those that one cell and its scores depend on."""
     things = (model, row.editor, row.solver, *metrics)
-    return [KEYS, NUMERICS, *map(_part, model.parts()), *map(_code_of, things), _case(case)]
+    return [KEYS, NUMERICS, *map(_part, model.parts()), *map(_code_of, things), _case(case.id)]
 
 
 def is_part(name: str) -> bool:
@@ -121,13 +122,17 @@ def _code_of(thing: object) -> str:
     return f"the code of {type(thing).__module__}.{type(thing).__qualname__}"
 
 
-def _case(case: Case) -> str:
-    return f"the case {case.id}"
+def _case(case: str) -> str:
+    return f"the case {case}"
 
 
-def hash_metrics(metrics: Mapping[Task, Mapping[str, Metric]]) -> str:
-    """A hash of what results are scored with: the metrics of each task, by name, and their code."""
-    return _short(sorted((task, name, hash_code(type(one))) for task, named in metrics.items() for name, one in named.items()))
+def hash_metrics(metrics: Mapping[Task, Mapping[str, Score]]) -> str:
+    """A hash of what results are scored with: the metrics of each task, by name, with their options and their code."""
+    return _short(sorted((task, name, *_metric(one)) for task, named in metrics.items() for name, one in named.items()))
+
+
+def _metric(metric: Score) -> list[str]:
+    return [hash_code(type(metric)), *([repr(metric)] if is_dataclass(metric) else [])]
 
 
 def plan_hash(keys: Iterable[str], metrics: str) -> str:

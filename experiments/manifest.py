@@ -21,7 +21,8 @@ class Manifest:
     `trained`: whether results say anything of quality; `loaded`: whether `comparison` says how to load the model, which may
     have been handed over as an object; `device`: what the model ran on. `shard`: which part of the cells the folder is for,
     such as "2/16" (None: all). `sessions`: where and how each part of the run took place. `made_of`: what the keys are made of
-    (see `fingerprint.ingredients`), so that it can be told what has changed."""
+    (see `fingerprint.ingredients`), so that it can be told what has changed. `absent`: the metrics whose weights were not
+    there, with the reason: their columns are empty."""
 
     plan: str
     comparison: Mapping[str, Any]
@@ -35,6 +36,7 @@ class Manifest:
     shard: str | None = None
     sessions: tuple[Mapping[str, Any], ...] = ()
     made_of: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """As text, for people too."""

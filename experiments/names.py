@@ -12,7 +12,7 @@ import torch
 
 from ..cases.base import CaseSet
 from ..editors.base import Editor
-from ..metrics.base import Metric
+from ..metrics.base import Score
 from ..models.base import Loader, Model, Setup
 from ..models.loading import read_index
 from ..models.pipelines import PipelineLoader
@@ -56,9 +56,10 @@ def check_mask(editor: Editor) -> None:
         raise ValueError(f"{type(editor).__name__} takes no mask; {', '.join(mask_editors())} do")
 
 
-def build_metric(name: str) -> Metric:
-    """The metric called `name`. Raises RegistryError."""
-    metric: Metric = METRICS[name]()
+def build_metric(name: str, options: Options | None = None) -> Score:
+    """The metric called `name` with options as text or values. Raises RegistryError or OptionError."""
+    kind = METRICS[name]
+    metric: Score = kind(**parse(kind, options or {}))
     return metric
 
 

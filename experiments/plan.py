@@ -6,31 +6,39 @@ The one place, beside `names` and the command line, that knows what a method or 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, get_args
 
 from ..cases.base import Case
 from ..editors.base import Editor
-from ..metrics.base import Metric, Task
+from ..metrics.base import Score, Task
 from ..models.base import Setup
 from ..options import by_name, describe
-from ..registry import CASES, EDITORS, SOLVERS, RegistryError
+from ..registry import CASES, EDITORS, METRICS, SOLVERS, RegistryError
 from ..solvers.base import Solver
 from .defaults import default_settings, defaults_for
 from .names import build_editor, build_metric, build_solver
 from .presets import find_preset
+from .protocols import find_protocol
 from .sweep import Point, points
 from .words import Asked, CaseChoice, Method
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Options by the name of the editor, solver or case set that they belong to; those of the model under "model"."""
 
-SCORES: Mapping[Task, tuple[str, ...]] = {
-    "reconstruct": ("rmse", "psnr", "ssim", "latent-mse"),
-    "edit": ("truth-psnr", "changed", "kept", "source-ssim", "transport-cost", "wrong-mode", "mode-distance"),
-}
-"""The metrics of each task, the one that decides first; those that suit none of the cases are left out."""
+DRAWN: Final = (
+    *("rmse", "psnr", "ssim", "latent-mse"),
+    *("truth-psnr", "changed", "kept", "source-ssim", "transport-cost", "wrong-mode", "mode-distance"),
+)
+PHOTOGRAPHS: Final = (
+    *("rmse", "psnr", "ssim", "latent-mse"),
+    *("clip-t", "clip-i", "dino", "lpips", "structure-distance", "source-psnr", "source-ssim"),
+)
+SCORES: Final[Mapping[str, tuple[str, ...]]] = {"scenes": DRAWN, "mixture": DRAWN}
+"""The metrics that are usual for a case set, for each task the one that decides first; PHOTOGRAPHS for all others. Those that
+suit none of the cases are left out."""
 
+TASKS: Final[tuple[Task, ...]] = get_args(Task)
 CONTROLS = ("no-edit", "from-noise")
 
 
@@ -39,7 +47,8 @@ class Comparison:
     """A comparison with its gaps filled in. `steps` are step counts; without them a preset takes its own, and other methods
     what is usual for the model; with `match_nfe` every row instead takes as many steps as that many evaluations (network rows)
     for a picture allow. `settings`: what was said of options, which goes before what presets and the model's defaults say;
-    an option of an editor or solver may have several values, and then spans a grid."""
+    an option of an editor or solver may have several values, and then spans a grid. `metrics`: by name, without any what is
+    usual for the cases; `protocol`: the recipe that it follows, with its version, if it follows one."""
 
     methods: tuple[Method, ...]
     model: str
@@ -50,6 +59,8 @@ class Comparison:
     seeds: tuple[int, ...] = (0,)
     settings: Settings = field(default_factory=dict)
     setup: Setup = field(default_factory=Setup)
+    metrics: tuple[str, ...] = ()
+    protocol: str = ""
 
     def described(self) -> dict[str, Any]:
         """The comparison as plain values, for a record of the run."""
@@ -65,6 +76,7 @@ class Comparison:
                 "methods": tuple(map(Method.read, described["methods"])),
                 "steps": tuple(described["steps"]),
                 "seeds": tuple(described["seeds"]),
+                "metrics": tuple(described.get("metrics", ())),
                 "setup": Setup(**described["setup"]),
             }
             return cls(**given)
@@ -73,8 +85,8 @@ class Comparison:
 
     def steps_of(self, method: Method) -> tuple[int, ...]:
         """The step counts that a method is run with."""
-        if self.steps:
-            return self.steps
+        if self.steps or method.steps:
+            return self.steps or (method.steps,)
         return (find_preset(method.preset).steps if method.preset else defaults_for(self.model).steps,)
 
     def points(self, name: str) -> list[Point]:
@@ -106,6 +118,20 @@ class Comparison:
                 self.solver(method.solver, at)
         for name in CONTROLS:
             self.points(name)
+        for name in self.metrics_named:
+            self.metric(name)
+
+    @property
+    def metrics_named(self) -> tuple[str, ...]:
+        """The names of the metrics that it is scored with, if they suit its cases."""
+        return self.metrics or SCORES.get(self.cases, PHOTOGRAPHS)
+
+    def metric(self, name: str) -> Score:
+        """A metric with its options; its network computes where the model does, unless it is said otherwise.
+        Raises RegistryError or OptionError."""
+        computes = "device" in {option_name for option_name, *_ in describe(METRICS[name])}
+        usual = {"device": self.setup.device} if computes else {}
+        return build_metric(name, {**usual, **self.settings.get(name, {})})
 
 
 def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) -> tuple[Comparison, tuple[str, ...]]:
@@ -113,17 +139,62 @@ def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) 
     sentence each. options: by name, as `options.by_name` takes them. Raises RegistryError if no method is left, OptionError
     for what is wrong with an option of an editor or solver."""
     usual = defaults_for(model)
+    asked, given, version = _by_protocol(asked)
     methods, faults = usable(methods_of(asked, model))
     chosen = asked.cases or CaseChoice(usual.cases)
     count = usual.count if chosen.size is None and chosen.name == usual.cases else chosen.size
     settings = by_name(options, owners(asked, model))
-    if chosen.path is not None:
-        if "path" not in {name for name, *_ in describe(CASES[chosen.name])}:
-            raise ValueError(f"{chosen.name!r} reads no folder; write {chosen.name}:COUNT, such as {chosen.name}:24")
-        settings[chosen.name].setdefault("path", chosen.path)
-    plan = Comparison(methods, model, chosen.name, count, asked.steps, asked.match_nfe, asked.seeds, settings, setup)
+    settings = {name: {**given.get(name, {}), **said} for name, said in settings.items()}
+    _locate(chosen, settings)
+    plan = Comparison(
+        methods=methods,
+        model=model,
+        cases=chosen.name,
+        count=count,
+        steps=asked.steps,
+        match_nfe=asked.match_nfe,
+        seeds=asked.seeds,
+        settings=settings,
+        setup=setup,
+        metrics=asked.metrics,
+        protocol=version,
+    )
     plan.check()
     return plan, faults
+
+
+def _by_protocol(asked: Asked) -> tuple[Asked, Settings, str]:
+    """What is asked for, with what the protocol says where nothing was said; the protocol's settings; its name and version.
+    Raises RegistryError for a protocol that is not known."""
+    if not asked.protocol:
+        return asked, {}, ""
+    recipe = find_protocol(asked.protocol)
+    said = asked.methods or asked.editors or asked.solvers
+    filled = replace(
+        asked,
+        methods=asked.methods if said else tuple(map(Method.read, recipe.methods)),
+        cases=asked.cases or CaseChoice.read(recipe.cases),
+        metrics=asked.metrics or recipe.metrics,
+    )
+    return filled, recipe.settings, f"{asked.protocol} version {recipe.version}"
+
+
+def _locate(chosen: CaseChoice, settings: dict[str, dict[str, Any]]) -> None:
+    """Say in the settings where the cases are read from. Raises ValueError if they are read from nowhere, or from somewhere and
+    it is not said where."""
+    homes = {name: default for name, default, *_ in describe(CASES[chosen.name])}
+    reads = "path" in homes
+    if chosen.path is not None:
+        if not reads:
+            raise ValueError(f"{chosen.name!r} reads no folder; write {chosen.name}:COUNT, such as {chosen.name}:24")
+        settings[chosen.name].setdefault("path", chosen.path)
+    if reads and not (settings[chosen.name].get("path") or homes["path"]):
+        raise ValueError(f"the cases {chosen.name} are read from a folder; say which: --cases {chosen.name}:FOLDER")
+
+
+def usual_model(protocol: str) -> str:
+    """The model where none is said: that of the protocol, if there is one. Raises RegistryError for one that is not known."""
+    return find_protocol(protocol).model if protocol else "scenes"
 
 
 def methods_of(asked: Asked, model: str) -> tuple[Method, ...]:
@@ -134,10 +205,13 @@ def methods_of(asked: Asked, model: str) -> tuple[Method, ...]:
 
 
 def owners(asked: Asked, model: str) -> list[str]:
-    """What options of that comparison can belong to: its editors and solvers, the controls, its case set, and "model"."""
+    """What options of that comparison can belong to: its editors and solvers, the controls, its case set, its metrics, and
+    "model"."""
+    asked, _, _ = _by_protocol(asked)
     names = [name for method in methods_of(asked, model) for name in method[:2]]
     cases = asked.cases.name if asked.cases else defaults_for(model).cases
-    return list(dict.fromkeys([*names, *CONTROLS, cases, "model"]))
+    metrics = asked.metrics or SCORES.get(cases, PHOTOGRAPHS)
+    return list(dict.fromkeys([*names, *CONTROLS, cases, *metrics, "model"]))
 
 
 def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ...]]:
@@ -159,10 +233,12 @@ def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ..
     return tuple(dict.fromkeys(kept)), tuple(faults)
 
 
-def metrics_for(cases: Sequence[Case]) -> dict[Task, dict[str, Metric]]:
-    """The metrics of each task that suit at least one of the cases, by name."""
-    chosen: dict[Task, dict[str, Metric]] = {}
-    for task, names in SCORES.items():
-        built = {name: build_metric(name) for name in names}
-        chosen[task] = {name: metric for name, metric in built.items() if any(metric.suits(case) for case in cases)}
-    return chosen
+def scores_for(plan: Comparison, cases: Sequence[Case]) -> dict[Task, dict[str, Score]]:
+    """The metrics of each task that suit at least one of the cases, by name; whether they can be had is not asked.
+    Raises ValueError if there is none."""
+    built = {name: plan.metric(name) for name in plan.metrics_named}
+    suiting = {name: one for name, one in built.items() if any(map(one.suits, cases))}
+    if not suiting:
+        names = ", ".join(built)
+        raise ValueError(f"none of the metrics {names} says anything about the cases {plan.cases}; see fe list metrics")
+    return {task: {name: one for name, one in suiting.items() if task in one.tasks} for task in TASKS}

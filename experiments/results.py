@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..metrics.base import Metric
+from ..metrics.base import Score
 from ..registry import METRICS, RegistryError
 from .folder import RECORDS
 from .manifest import RUN, Manifest, read_manifest
@@ -68,7 +68,8 @@ class Results:
     def summaries(self) -> Sequence[Summary]:
         """One summary for each task, of the metrics that are at hand."""
         tasks = dict.fromkeys(row.task for row in self.manifest.rows)
-        return [summarise(task, self.manifest.rows, self.records, self._metrics(task)) for task in tasks]
+        absent = self.manifest.absent
+        return [summarise(task, self.manifest.rows, self.records, self._metrics(task), absent=absent) for task in tasks]
 
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a record names; None where no folder has it."""
@@ -78,9 +79,10 @@ class Results:
         """The picture of a case: `group` is "source" or "truth"."""
         return self.picture(picture_name(group, case))
 
-    def _metrics(self, task: str) -> Mapping[str, Metric]:
+    def _metrics(self, task: str) -> Mapping[str, Score]:
         known = (name for name in self.manifest.metrics.get(task, ()) if name not in self.left_out)
-        return {name: build_metric(name) for name in known}
+        settings = self.manifest.comparison.get("settings", {})
+        return {name: build_metric(name, settings.get(name)) for name in known}
 
 
 class Found(NamedTuple):

@@ -132,7 +132,7 @@ class _Planner:
         for method in self.plan.methods:
             for at, how in product(self.plan.points(method.editor), self.plan.points(method.solver)):
                 editor = partial(self.plan.editor, method.editor, preset=method.preset, at=at)
-                label = how.named(at.named(str(method)))
+                label = how.named(at.named(method.label))
                 rows += self._rows(label, "edit", editor, self.plan.solver(method.solver, how), self.plan.steps_of(method))
         rows += [*self._controls("no edit", "edit", "no-edit"), *self._controls("from noise", "edit", "from-noise")]
         return [*rows, *self._controls("codec of the truth", "edit", "no-edit", of_truth=True)] if truth else rows

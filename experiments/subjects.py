@@ -4,14 +4,15 @@ model."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from torch import Tensor
 
-from ..cases.base import Case
+from ..cases.base import Case, Stored
 from ..cases.folder import LISTS, prompts
 from ..cases.images import AnyImage, mask_of, picture_of
 from ..cases.pictures import MOST_AT_ONCE, SUFFIXES, Picture, fitted
@@ -21,6 +22,8 @@ from .names import build_cases
 
 ALONE = "picture"
 """The case id of every picture that is in no case set: its noise depends on the seed alone."""
+
+NO_PICTURES: Final = "this model has no pictures; compare its own cases with: fe compare --model mixture"
 
 Given: TypeAlias = AnyImage | Case
 """What may be given as a picture: see `images.AnyImage`; also "scenes:7", and a case."""
@@ -84,7 +87,7 @@ def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: A
     shorter side, for a model that takes any size. mask: white where the picture may change.
     Raises ValueError (one sentence) if something cannot be read or does not suit the model."""
     if model.multiple == 0:
-        raise ValueError("this model has no pictures; compare its own cases with: fe compare --model mixture")
+        raise ValueError(NO_PICTURES)
     if side is not None and model.side not in (0, side):
         raise ValueError(f"this model takes pictures of {model.side}x{model.side} only, got the side {side}; leave it out")
     picture = Picture(subject.image.picture) if isinstance(subject.image, Case) else picture_of(subject.image)
@@ -101,6 +104,41 @@ def fit(subject: Subject, model: Model[Any], *, side: int | None = None, mask: A
         return Fitted(case, None, shown.notes)
     masked = mask_of(mask, picture.pixels)
     return Fitted(case, fitting(masked, "bilinear").pixels, (*shown.notes, *masked.notes))
+
+
+def fit_case(case: Case, model: Model[Any]) -> tuple[Case, Sequence[str]]:
+    """The case of a set with its picture, and the region beside it, in a size that `model` takes, and what was done to the
+    picture. What is stored stays so, and is read and fitted again when it is looked at.
+    Raises ValueError (one sentence) if it cannot be read or does not suit the model."""
+    if model.multiple == 0:
+        raise ValueError(NO_PICTURES)
+    shown = case.picture
+    found = _sized(Picture(shown), model.multiple, model.side)
+    if found.pixels.shape == shown.shape:
+        return case, ()
+    content = _again(case.content, found.pixels, partial(_sized, multiple=model.multiple, side=model.side))
+    region, mask = case.region, case.mask
+    if region is not None and mask is not None:
+        cut = partial(_cut, multiple=model.multiple, side=model.side)
+        region = _again(region, cut(Picture(mask)).pixels, cut)
+    return replace(case, content=content, region=region), found.notes
+
+
+def _sized(picture: Picture, multiple: int, side: int) -> Picture:
+    return fitted(picture, multiple, side, square=side > 0)
+
+
+def _cut(mask: Picture, multiple: int, side: int) -> Picture:
+    """The same of a mask of 0 and 1, which stays one."""
+    resized = fitted(mask, multiple, side, square=side > 0, mode="bilinear")
+    return Picture((resized.pixels > 0.5).float())
+
+
+def _again(content: Tensor | Stored, found: Tensor, how: Callable[[Picture], Picture]) -> Tensor | Stored:
+    """What was `found` of some content; of stored content a promise to find it again."""
+    if not isinstance(content, Stored):
+        return found
+    return Stored(tuple(found.shape), lambda: how(Picture(content())).pixels)
 
 
 def drawn_size(asked: tuple[int, int] | None, model: Model[Any]) -> tuple[int, int]:

@@ -17,25 +17,37 @@ DTYPES: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half
 
 
 class Method(NamedTuple):
-    """An editor and the solver it walks with, by name; `preset` where both, their options and their steps are published."""
+    """An editor and the solver it walks with, by name; `preset` where both, their options and their steps are published;
+    `steps` where it has a number of its own (0: it has none)."""
 
     editor: str
     solver: str
     preset: str = ""
+    steps: int = 0
+
+    @property
+    def label(self) -> str:
+        """What it is called in a table, which has a column for the steps."""
+        return self.preset or f"{self.editor}+{self.solver}"
 
     def __str__(self) -> str:
-        return self.preset or f"{self.editor}+{self.solver}"
+        return f"{self.label}/{self.steps}" if self.steps else self.label
 
     @classmethod
     def read(cls, text: str) -> Method:
-        """EDITOR+SOLVER, or the name of a preset. Raises RegistryError for unknown names, ValueError for what is neither."""
-        if "@" in text:
-            preset = find_preset(text)
-            return cls(preset.editor, preset.solver, text)
-        editor, plus, solver = text.partition("+")
+        """EDITOR+SOLVER or the name of a preset, either with /STEPS. Raises RegistryError for unknown names, ValueError for
+        what is neither."""
+        name, slash, count = text.partition("/")
+        if slash and not re.fullmatch(r"[1-9]\d{0,4}", count):
+            raise ValueError(f"{text!r} has no steps after its slash; write a number, such as {name or 'flowedit+euler'}/28")
+        steps = int(count or 0)
+        if "@" in name:
+            preset = find_preset(name)
+            return cls(preset.editor, preset.solver, name, steps)
+        editor, plus, solver = name.partition("+")
         if not (editor and plus and solver):
             raise ValueError(f"{text!r} is no method; write EDITOR+SOLVER, such as flowedit+euler, or a preset")
-        return cls(known(EDITORS, editor), known(SOLVERS, solver))
+        return cls(known(EDITORS, editor), known(SOLVERS, solver), "", steps)
 
 
 class CaseChoice(NamedTuple):
@@ -80,7 +92,8 @@ class Asked:
     """A comparison as it is asked for; what is left empty is chosen to suit the model (see `defaults`).
 
     methods: in place of all editors with all solvers. steps: for every method; without them a preset runs with its own.
-    match_nfe: as many steps as that many evaluations (network rows) for a picture allow.
+    match_nfe: as many steps as that many evaluations (network rows) for a picture allow. metrics: by name. protocol: the name
+    of a recipe that says what is left empty (see `protocols`).
     Raises ValueError for wishes that contradict each other.
     """
 
@@ -91,6 +104,8 @@ class Asked:
     match_nfe: int | None = None
     cases: CaseChoice | None = None
     seeds: tuple[int, ...] = (0,)
+    metrics: tuple[str, ...] = ()
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         if self.methods and (self.solvers or self.editors):

@@ -13,16 +13,15 @@ from torch import Tensor
 
 from ..cases.base import Case
 from ..cases.mixture import MODES, modes
-from .base import Metric, Result, Task
+from .base import Metric, Result
 
 
 class TransportCost(Metric):
-    """The mean squared distance from a point of the source to what it became; of a round trip, its squared error."""
+    """The mean squared distance from a point of the source to what it became."""
 
     label: ClassVar[str] = "transport cost"
     digits: ClassVar[int] = 1
     higher_is_better: ClassVar[bool | None] = False
-    tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
 
     def suits(self, case: Case) -> bool:
         return _is_cloud(case)

@@ -6,7 +6,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from ..experiments.summary import Summary
-from ..metrics.base import Metric
+from ..metrics.base import Score
 from .table import score, stacked
 
 
@@ -30,6 +30,6 @@ def kinds_table(summary: Summary) -> Table | None:
     return shown
 
 
-def _cell(part: Summary, place: int, shares: dict[str, Metric]) -> str:
+def _cell(part: Summary, place: int, shares: dict[str, Score]) -> str:
     """One method's shares for one kind, one below the other."""
     return "\n".join(score(part.methods[place].scores[name], metric, part.cases) for name, metric in shares.items())

@@ -93,6 +93,8 @@ def _failed(results: Results) -> Iterator[str]:
 def _left_out(results: Results) -> Iterator[str]:
     for reason in results.left_out.values():
         yield f"A column is left out: {reason}."
+    for name, reason in results.manifest.absent.items():
+        yield f"The column of {name} is empty: {reason.rstrip('.')}."
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..experiments.summary import Line, Summary
-from ..metrics.base import Metric
+from ..metrics.base import Score
 from .table import count
 
 _TASKS = {"reconstruct": "Reconstruction", "edit": "Edits"}
@@ -52,7 +52,7 @@ def _besides(best: Line, decided: str, summary: Summary) -> str:
     return f" It also has {', '.join(others)}." if others else ""
 
 
-def _worse(line: Line, name: str, metric: Metric) -> str:
+def _worse(line: Line, name: str, metric: Score) -> str:
     """A warning where the metric says that the difference from the first row is for the worse."""
     if metric.higher_is_better is None or metric.higher_is_better == (line.differences[name].mean > 0):
         return ""
@@ -72,10 +72,10 @@ def _title(line: Line, summary: Summary) -> str:
     return f"{line.row.label} with {line.row.steps} steps" if same > 1 else line.row.label
 
 
-def _superlative(metric: Metric) -> str:
+def _superlative(metric: Score) -> str:
     return f"{'highest' if metric.higher_is_better else 'lowest'} {metric.label}"
 
 
-def _value(line: Line, name: str, metric: Metric) -> str:
+def _value(line: Line, name: str, metric: Score) -> str:
     mean = line.scores[name].mean * (100 if metric.unit == "%" else 1)
     return f"{mean:.{metric.digits}f}{f' {metric.unit}' if metric.unit else ''}"

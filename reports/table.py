@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..experiments.statistics import Estimate
 from ..experiments.summary import Line, Summary
-from ..metrics.base import Metric
+from ..metrics.base import Score
 
 TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it again", "edit": "Edits"}
 BETTER, WORSE, OTHER = "▲", "▼", "◆"
@@ -84,7 +84,7 @@ def stacked(label: str) -> str:
     return re.sub(r" (?=\w+=)", "\n  ", label)
 
 
-def heading_of(metric: Metric) -> str:
+def heading_of(metric: Score) -> str:
     """A metric's heading with its unit."""
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
@@ -116,7 +116,7 @@ def seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
-def score(estimate: Estimate, metric: Metric, cases: int) -> str:
+def score(estimate: Estimate, metric: Score, cases: int) -> str:
     """A mean with its interval, and the number of cases where it is not all of them: "21.30 ±0.45"; "-" where it is not
     defined, nothing where nothing was scored."""
     if estimate.count == 0:
@@ -131,7 +131,7 @@ def score(estimate: Estimate, metric: Metric, cases: int) -> str:
     return f"{number} ±{_shown(estimate.half, metric):.{metric.digits}f}{fewer}"
 
 
-def difference(estimate: Estimate, metric: Metric) -> str:
+def difference(estimate: Estimate, metric: Score) -> str:
     """A paired difference with its interval, marked where the interval leaves zero out: "+0.42 ±0.21 ▲"."""
     if estimate.count == 0:
         return ""
@@ -145,5 +145,5 @@ def difference(estimate: Estimate, metric: Metric) -> str:
     return f"{number} ±{_shown(estimate.half, metric):.{metric.digits}f}{mark}"
 
 
-def _shown(value: float, metric: Metric) -> float:
+def _shown(value: float, metric: Score) -> float:
     return value * 100 if metric.unit == "%" else value

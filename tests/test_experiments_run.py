@@ -22,7 +22,7 @@ from fe.experiments.execute import edit_cases
 from fe.experiments.fingerprint import cell_key, hash_case, hash_model
 from fe.experiments.folder import check_writable
 from fe.experiments.names import build_cases
-from fe.experiments.plan import Comparison, metrics_for
+from fe.experiments.plan import Comparison, scores_for
 from fe.experiments.records import Record, read_records
 from fe.experiments.rows import make_rows
 from fe.experiments.run import Effort
@@ -345,9 +345,11 @@ def test_a_solver_that_was_edited_is_another_solver(tmp_path: Path, monkeypatch:
 
 
 def test_metrics_are_those_that_suit_the_cases() -> None:
-    found = metrics_for(build_cases("mixture", {"points": "3"}).take(1))
+    found = scores_for(PLAN, build_cases("mixture", {"points": "3"}).take(1))
     assert not found["reconstruct"]
     assert {"transport-cost", "wrong-mode", "mode-distance"} <= set(found["edit"])
+    with pytest.raises(ValueError, match="none of the metrics psnr says anything about the cases mixture"):
+        scores_for(replace(PLAN, metrics=("psnr",)), build_cases("mixture", {"points": "3"}).take(1))
     settings = {**PLAN.settings, "flowedit": {"n_min": "3", "n_max": "2"}}
     with pytest.raises(OptionError, match="n_min must not exceed n_max"):
         prepare(replace(PLAN, settings=settings))
