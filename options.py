@@ -26,9 +26,19 @@ class OptionError(ValueError):
     """An option that does not exist or whose value is out of its range; the message is one sentence for the user."""
 
 
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field with a documented meaning, an inclusive range or a set of choices."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": tuple(choices)})
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+    repr: bool = True,
+) -> Any:
+    """A dataclass field with a documented meaning, an inclusive range or a set of choices. Without `repr` the option does not
+    enter the identity of a run: it says how something is computed, and not what."""
+    about = {"help": help, "low": low, "high": high, "choices": tuple(choices)}
+    return dataclasses.field(default=default, repr=repr, metadata=about)
 
 
 def check(thing: Any) -> None:
