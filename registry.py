@@ -197,6 +197,14 @@ METRICS = Table(
         "clip-i": "metrics.clip:ClipI",
         "dino": "metrics.dino:Dino",
         "structure-distance": "metrics.structure:StructureDistance",
+        "pie-structure": "metrics.pie_bench:PieStructure",
+        "pie-psnr": "metrics.pie_bench:PiePSNR",
+        "pie-lpips": "metrics.pie_bench:PieLPIPS",
+        "pie-mse": "metrics.pie_bench:PieMSE",
+        "pie-ssim": "metrics.pie_bench:PieSSIM",
+        "pie-clip-whole": "metrics.pie_bench:PieClipWhole",
+        "pie-clip-edited": "metrics.pie_bench:PieClipEdited",
+        "pie-clip-source": "metrics.pie_bench:PieClipSource",
     },
 )
 CASES = Table(

@@ -94,7 +94,8 @@ class PieBenchCases(CaseSet):
             return
         yield from _twice(listed, LISTING)
         for entry in self._asked(listed):
-            yield from list(entry.faults()) or [entry.unreadable()]
+            wrong: list[str | None] = [*entry.faults()]
+            yield from wrong or [entry.unreadable()]
 
     def _asked(self, listed: _Pairs) -> Iterator[_Entry]:
         """The entries of the categories that are asked for, and those of none that there is."""

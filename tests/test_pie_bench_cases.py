@@ -13,8 +13,8 @@ import pytest
 import torch
 from fe.cases import pie_bench as module
 from fe.cases.base import Stored
-from fe.cases.pie_bench import PieBenchCases, decode_mask
 from fe.cases.pictures import Picture
+from fe.cases.pie_bench import PieBenchCases, decode_mask
 from fe.options import OptionError
 from fe.registry import CASES
 from PIL import Image
