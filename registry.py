@@ -216,5 +216,6 @@ CASES = Table(
         "mixture": "cases.mixture:MixtureCases",
         "folder": "cases.folder:FolderCases",
         "pie-bench": "cases.pie_bench:PieBenchCases",
+        "flowedit": "cases.flowedit:FlowEditCases",
     },
 )
