@@ -25,9 +25,9 @@ from .networks import (
     NetworkMetric,
     compute_device,
     cosines,
+    from_folder,
     in_chunks,
     load_network,
-    local,
     picture_features,
 )
 from .weights import CONFIG, WEIGHTS, hub_missing
@@ -74,7 +74,7 @@ class Clip:
 
     def tokens(self, prompt: str) -> int:
         """How many tokens a prompt has, with the start and the end."""
-        return len(self.tokenizer(prompt)["input_ids"])
+        return len(self.tokenizer(prompt, verbose=False)["input_ids"])
 
     def _images(self, pixels: Sequence[Tensor]) -> Tensor:
         inputs = self.processor(images=list(pixels), input_data_format="channels_first", return_tensors="pt")
@@ -102,12 +102,13 @@ class Clip:
 def _load(model: str, device: torch.device) -> Clip:
     from transformers import AutoTokenizer, CLIPModel
 
-    folder = local(model, CLIP_FILES)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # loads without a complaint, and scores garbage
-        raise ValueError(f"the tokenizer of {model} has an empty vocabulary; fetch tokenizer.json of the model again")
-    processor = _processor().from_pretrained(folder, local_files_only=True)
-    return Clip(model, device, load_network(CLIPModel.from_pretrained, model, device), tokenizer, processor)
+    tokenizer = from_folder(AutoTokenizer.from_pretrained, model, CLIP_FILES)
+    processor = from_folder(_processor().from_pretrained, model, CLIP_FILES)
+    network = load_network(CLIPModel.from_pretrained, model, device)
+    known, wanted = len(tokenizer), network.config.text_config.vocab_size
+    if known < wanted // 2:  # it loads without complaint when its vocabulary is empty, and every prompt then reads the same
+        raise ValueError(f"the tokenizer of {model} knows {known} of {wanted} tokens; fetch tokenizer.json of the model again")
+    return Clip(model, device, network, tokenizer, processor)
 
 
 def _processor() -> Any:

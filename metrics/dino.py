@@ -31,13 +31,12 @@ def load_dino(model: str, device: torch.device) -> Any:
     return load_network(_read, model, device)
 
 
-def _read(folder: Path, local_files_only: bool, use_safetensors: bool) -> Any:
+def _read(folder: Path, **told: bool) -> Any:
     from transformers import AutoConfig, AutoModel, ViTModel
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=local_files_only)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type not in _KINDS:
         raise ValueError(f"{str(folder)!r} is a network of the kind {config.model_type}; DINO needs one of {', '.join(_KINDS)}")
-    told: dict[str, Any] = {"local_files_only": local_files_only, "use_safetensors": use_safetensors}
     if config.model_type == "vit":  # without the pooler, which DINO does not have: it would be drawn at random
         return ViTModel.from_pretrained(folder, add_pooling_layer=False, **told)
     return AutoModel.from_pretrained(folder, **told)

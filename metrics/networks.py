@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -130,18 +129,24 @@ def in_chunks(things: Sequence[Any], make: Callable[[Sequence[Any]], Tensor]) ->
 @lru_cache(maxsize=8)
 def load_network(kind: Callable[..., Any], model: str, device: torch.device) -> Any:
     """The network of a hub id or folder `model` on this machine, in float32, on `device`, ready to evaluate; loaded once.
-    `kind` makes it of its folder: `from_pretrained` of a class of transformers."""
-    folder = local(model, (CONFIG, WEIGHTS))
-    network = kind(folder, local_files_only=True, use_safetensors=True)
+    `kind` makes it of its folder: `from_pretrained` of a class of transformers. Raises ValueError (one sentence) if it is not
+    here, or if its file lacks weights, which the library would draw at random with no more than a warning."""
+    network, told = from_folder(kind, model, (CONFIG, WEIGHTS), use_safetensors=True, output_loading_info=True)
+    if lacking := sorted([*told["missing_keys"], *map(str, told["mismatched_keys"])]):
+        raise ValueError(f"the weights of {model} lack {len(lacking)} of the network's, the first of them {lacking[0]}")
     return network.to(device, torch.float32).eval().requires_grad_(False)
 
 
-def local(model: str, files: Sequence[str]) -> Path:
-    """The folder of a network, which has all of `files`. Raises ValueError with what fetches it where it has not."""
+def from_folder(kind: Callable[..., Any], model: str, files: Sequence[str], **told: bool) -> Any:
+    """What `kind`, a `from_pretrained` of transformers, makes of the folder of `model`, which must have all of `files`; no
+    network is asked. Raises ValueError (one sentence) if one is missing, with what fetches it, or if they cannot be read."""
+    from ..models.loading import loading, quiet
+
     why, folder = hub_missing(model, files), hub_folder(model)
     if why or folder is None:
         raise ValueError(why)
-    return folder
+    with loading(model), quiet():
+        return kind(folder, local_files_only=True, **told)
 
 
 def cosines(a: Sequence[Tensor] | Tensor, b: Sequence[Tensor] | Tensor) -> list[float]:
