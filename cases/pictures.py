@@ -166,7 +166,8 @@ def fitted(picture: Picture, multiple: int, side: int = 0, square: bool = False,
     away from their edges.
     Raises ValueError (one sentence) if a side has fewer pixels than `multiple`, or if there are too many in all.
     """
-    height, width = fitted_size(*picture.pixels.shape[1:], multiple, side, square)
+    height, width = picture.pixels.shape[1:]
+    height, width = fitted_size(height, width, multiple, side, square)
     return _cropped(_resized(picture, side, mode) if side else picture, height, width)
 
 
