@@ -468,3 +468,69 @@ def pie_bench(tmp_path: Path) -> Path:
         Image.new("RGB", (512, 512), (40 * number, 128, 255 - 40 * number)).save(picture)
     (folder / "mapping_file.json").write_text(json.dumps(PIE_BENCH), encoding="utf-8")
     return folder
+
+
+FLOWEDIT = """\
+-
+    init_img:  flowedit_data/fox.png
+
+    source_prompt: A red fox in deep snow.
+        The fox looks at the camera''s owner.
+
+    target_prompts:
+     - A grey wolf in deep snow. The wolf looks at the camera''s owner.
+     - A wooden sculpture of a red fox in deep snow.
+
+    target_codes:
+     - 1_wolf
+     - 2_sculpture
+
+-
+
+    init_img : flowedit_data/coconut_out.png
+    source_prompt: A shell filled with tea.
+
+    target_prompts:
+     - A cup filled with tea.
+
+    target_codes:
+     - 1_cup
+-
+      init_img:  flowedit_data/shop.png
+      source_prompt: A shop with a sign that reads "OPEN" above its door.
+
+      target_prompts:
+       - A shop with a sign that reads "CLOSED" above its door.
+       - A shop with a wooden door and a sign that reads "OPEN" above it.
+       - A shop.
+
+      target_codes:
+       - 1_closed
+       - 2_door
+-
+    init_img:  flowedit_data/meditation1.png
+    source_prompt: A man on the ground.
+
+    target_prompts:
+     - An anime man on the ground.
+
+    target_codes:
+     - 1_anime
+"""
+
+
+@pytest.fixture
+def flowedit_set(tmp_path: Path) -> Path:
+    """The folder of a small data set as FlowEdit's authors publish theirs: a list with seven edits of four pictures, which
+    looks for them under another folder's name, names two of them wrongly and has a code too few; and where they come from,
+    with a name that is misspelt and an address that is missing."""
+    folder = tmp_path / "Data"
+    (folder / "Images").mkdir(parents=True)
+    for number, name in enumerate(("fox", "coconut", "shop", "meditation2")):
+        values = np.random.default_rng(number).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+        picture = Image.fromarray(values)  # its last channel is transparency, which only the coconut keeps
+        (picture if name == "coconut" else picture.convert("RGB")).save(folder / "Images" / f"{name}.png")
+    (folder / "flowedit.yaml").write_text(FLOWEDIT, encoding="utf-8")
+    rows = ("name,url ,dataset", "fox,https://example.org/fox,", "cocount,,", "shop,https://example.org/shop,div2k")
+    (folder / "dataset.csv").write_text("\n".join((*rows, "meditation2,https://example.org/man,", "")), encoding="utf-8")
+    return folder
