@@ -234,7 +234,8 @@ def _clashes(path: Path, entry: Entry, lines: dict[str, int]) -> Iterator[FileEr
     for edit in entry.edits:
         file = re.sub(r"[^\w.+-]", "_", edit.id)  # as a run calls the pictures of a case
         if len(file) > _LONGEST:
-            yield bad(path, edit.line, f"the edit's id would have {len(file)} characters; give it a code of fewer")
+            what = f"the edit's id would have {len(file)} characters; shorten the picture's name or the code"
+            yield bad(path, edit.line, what)
         elif file in lines:
             yield bad(path, edit.line, f"{edit.id!r} is or reads like the edit of line {lines[file]}; give it another code")
         lines.setdefault(file, edit.line)
