@@ -16,7 +16,7 @@ import click
 from ..experiments.experiment_file import ExperimentFile, read_experiment
 from ..experiments.sweep import points
 from ..experiments.words import Asked
-from ..options import OptionError, parse
+from ..options import OptionError, describe, parse
 from ..plain_yaml import Item
 from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError
 from .kinds import Counts, Methods, Names
@@ -203,14 +203,14 @@ class _Reader:
 
     def _setting(self, name: str, option: str, value: Item, line: int, model: str) -> Setting:
         """One of them; `line` is that of the name."""
-        kind = self._owner(name, line, model)
+        kind = self._owner(name, option, line, model)
         placed = name in CASES and option == "path"
         if placed:
             text = str(self.file.inside(f"{name}.{option}", self.file.text(option, value), value.line))
         else:
             text = ",".join(str(one.content) for one in self.file.texts(option, value))
         try:
-            if kind is not None and (name in EDITORS or name in SOLVERS):
+            if kind in (table[name] for table in (EDITORS, SOLVERS) if name in table):
                 points(kind, {option: text})
             elif kind is not None:
                 parse(kind, {option: text})
@@ -218,8 +218,9 @@ class _Reader:
             raise self.file.bad(value.line, str(fault)) from fault
         return Setting(name, option, text, value.line)
 
-    def _owner(self, name: str, line: int, model: str) -> type | None:
-        """What has options under that name; None for a model of which only a load says what it is."""
+    def _owner(self, name: str, option: str, line: int, model: str) -> type | None:
+        """What has options under that name, and that one if a case set goes by the name of an editor; None for a model of which
+        only a load says what it is."""
         tables = {owner: table for table in (CASES, METRICS, SOLVERS, EDITORS) for owner in table}
         if name == "model":
             kind = model.partition(":")[0]
@@ -227,6 +228,8 @@ class _Reader:
         if name not in tables:
             raise self.file.bad(line, _unknown("editor, solver, case set or metric", name, [*tables, "model"]))
         try:
+            if name in CASES and option in (own for own, *_ in describe(CASES[name])):
+                return CASES[name]
             return tables[name][name]
         except RegistryError as fault:  # a plug-in that cannot be used
             raise self.file.bad(line, str(fault)) from fault

@@ -109,7 +109,7 @@ def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool =
     setup is not looked at. elsewhere: the model will compute in other processes; here it is on the CPU, whatever the plan's
     device, and serves to tell what there is to do. Raises RegistryError, OptionError, ValueError or LookupError, in one
     sentence each."""
-    cases = build_cases(plan.cases, plan.settings.get(plan.cases)).take(plan.count)
+    cases = build_cases(plan.cases, plan.case_options).take(plan.count)
     check_ids(case.id for case in cases)
     scores = scores_for(plan, cases)
     absent = _absent(scores, cases)

@@ -89,9 +89,21 @@ class Comparison:
             return self.steps or (method.steps,)
         return (find_preset(method.preset).steps if method.preset else defaults_for(self.model).steps,)
 
+    @property
+    def case_options(self) -> Mapping[str, Any]:
+        """What was said of the case set's options. Where one of the editors goes by the same name (flowedit), an option is the
+        case set's if that has it. Raises RegistryError."""
+        said = self.settings.get(self.cases, {})
+        if not any(self.cases in method[:2] for method in self.methods):
+            return said
+        own = {name for name, *_ in describe(CASES[self.cases])}
+        return {name: value for name, value in said.items() if name.replace("-", "_") in own}
+
     def points(self, name: str) -> list[Point]:
         """The grid that what was said of the options of an editor or solver spans. Raises RegistryError or OptionError."""
-        return points((EDITORS if name in EDITORS else SOLVERS)[name], self.settings.get(name, {}))
+        others = self.case_options if name == self.cases else {}
+        said = {option: value for option, value in self.settings.get(name, {}).items() if option not in others}
+        return points((EDITORS if name in EDITORS else SOLVERS)[name], said)
 
     def editor(self, name: str, steps: int, preset: str = "", at: Point | None = None) -> Editor:
         """The editor of a method, with its options for that many steps, at a point of its grid (the first one, if none is
