@@ -162,7 +162,7 @@ def listed(folder: Path) -> Iterator[Line | ValueError]:
     listing, home = _listing(folder), folder.resolve()
     taken: dict[str, int] = {}
     number = 0
-    for number, row in _rows(listing):
+    for number, row in rows(listing):
         try:
             if isinstance(row, ValueError):
                 raise row
@@ -188,8 +188,9 @@ def _listing(folder: Path) -> Path:
     return found[0]
 
 
-def _rows(listing: Path) -> Iterator[tuple[int, Row | ValueError]]:
-    """The lines of a list by the numbers where they begin, each as columns with their content, or as what is wrong with it."""
+def rows(listing: Path, columns: Sequence[str] = COLUMNS) -> Iterator[tuple[int, Row | ValueError]]:
+    """The lines of a list by the numbers where they begin, each as columns with their content, or as what is wrong with it.
+    columns: what the heading of a CSV file must name. Raises OSError if the file cannot be read."""
     content = listing.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
         text = content.decode()
@@ -198,10 +199,10 @@ def _rows(listing: Path) -> Iterator[tuple[int, Row | ValueError]]:
             if line.decode(errors="ignore").encode() != line:
                 yield number, ValueError("this is not UTF-8 text; save the file as UTF-8")
         return
-    yield from _json_lines(text) if listing.suffix == ".jsonl" else _csv_lines(text)
+    yield from _json_lines(text) if listing.suffix == ".jsonl" else _csv_lines(text, columns)
 
 
-def _csv_lines(text: str) -> Iterator[tuple[int, Row | ValueError]]:
+def _csv_lines(text: str, columns: Sequence[str]) -> Iterator[tuple[int, Row | ValueError]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     heading: list[str] = []
     while True:
@@ -215,7 +216,7 @@ def _csv_lines(text: str) -> Iterator[tuple[int, Row | ValueError]]:
             continue
         if not heading:
             heading = fields
-            fault = _heading_fault(heading)
+            fault = _heading_fault(heading, columns)
             if fault:
                 yield number, ValueError(fault)
                 return
@@ -224,13 +225,13 @@ def _csv_lines(text: str) -> Iterator[tuple[int, Row | ValueError]]:
         elif fields:
             yield number, dict(zip(heading, fields, strict=False))  # a short line lacks its last columns
     if not heading:
-        yield 1, ValueError(_heading_fault([]))
+        yield 1, ValueError(_heading_fault([], columns))
 
 
-def _heading_fault(heading: Sequence[str]) -> str:
-    missing = [column for column in COLUMNS if column not in heading]
+def _heading_fault(heading: Sequence[str], columns: Sequence[str]) -> str:
+    missing = [column for column in columns if column not in heading]
     if missing:
-        return f"the heading lacks {', '.join(missing)}; it must name {', '.join(COLUMNS)}"
+        return f"the heading lacks {', '.join(missing)}; it must name {', '.join(columns)}"
     twice = [column for column in heading if column and heading.count(column) > 1]
     return f"the heading names {twice[0]!r} twice" if twice else ""
 
@@ -249,34 +250,37 @@ def _json_lines(text: str) -> Iterator[tuple[int, Row | ValueError]]:
 
 
 def _line(home: Path, listing: str, number: int, row: Row) -> Line:
-    picture = _inside(home, "picture", _needed(row, "picture"))
-    mask = _optional(row, "mask")
+    picture = _inside(home, "picture", needed(row, "picture"))
+    mask = text_of(row, "mask")
     return Line(
         listing,
         number,
-        name=_optional(row, "id") or picture.relative_to(home).as_posix(),
+        name=text_of(row, "id") or picture.relative_to(home).as_posix(),
         picture=picture,
-        source=_needed(row, "source"),
-        target=_needed(row, "target"),
-        kind=_optional(row, "kind"),
+        source=needed(row, "source"),
+        target=needed(row, "target"),
+        kind=text_of(row, "kind"),
         mask=_inside(home, "mask", mask) if mask else None,
     )
 
 
-def _needed(row: Row, column: str) -> str:
-    text = _optional(row, column)
+def needed(row: Row, column: str) -> str:
+    """The text of a column. Raises ValueError where there is none."""
+    text = text_of(row, column)
     if not text:
         raise ValueError(f"{column!r} is missing or empty")
     return text
 
 
-def _optional(row: Row, column: str) -> str:
-    """The text of a column, or "" where there is none but blanks."""
+def text_of(row: Row, column: str) -> str:
+    """The text of a column, or "" where there is none but blanks. Raises ValueError for what is no text."""
     value = row.get(column)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise ValueError(f"{column!r} must be text, got {value!r}")
+    if "\0" in value:
+        raise ValueError(f"{column!r} holds a null character")
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON can write one
@@ -286,8 +290,6 @@ def _optional(row: Row, column: str) -> str:
 
 def _inside(home: Path, what: str, name: str) -> Path:
     """The file called `name`, which must lie in the folder `home`, also after following links."""
-    if "\0" in name:
-        raise ValueError(f"the name of the {what} holds a null character")
     try:
         file = (home / name).resolve()
         outside, there = Path(name).is_absolute() or not file.is_relative_to(home), file.is_file()
@@ -301,7 +303,7 @@ def _inside(home: Path, what: str, name: str) -> Path:
 
 
 def _twice(row: Row, name: str, first: int) -> str:
-    if _optional(row, "id"):
+    if text_of(row, "id"):
         return f"the id {name!r} is that of line {first} already"
     return f"{name!r} is named on line {first} already; give each of these lines an id of its own"
 
