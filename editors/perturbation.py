@@ -56,4 +56,4 @@ class Perturbation(Editor):
 
 def _norms(x: Tensor) -> Tensor:
     """(B, ...) to the norm of every row (B,)."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return x.flatten(1).square().sum(1).sqrt()

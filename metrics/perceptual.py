@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ _SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}
 """The shortest side from which every layer of the network has something to look at."""
 _AT_ONCE = 2**20
 """Pixels that go through a network at once: one pair of 1024 pixels a side, where VGG keeps more than a gigabyte."""
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+"""The environment variable by which torch.load reads weights and no other objects, whoever calls it."""
 _DREAMSIM_FILES = (
     "dino_vitb16_pretrain.pth",
     "clip_vitb16_pretrain.pth.tar",
@@ -60,7 +63,7 @@ def lpips_distance(a: Tensor, b: Tensor, net: str, device: torch.device) -> Tens
     with torch.inference_mode():
         parts = [
             network(one.to(device).float(), other.to(device).float(), normalize=True).flatten().cpu()
-            for one, other in zip(a.split(most), b.split(most), strict=True)
+            for one, other in zip(torch.split(a, most), torch.split(b, most), strict=True)
         ]
     return torch.cat(parts)
 
@@ -137,8 +140,8 @@ class LPIPS(Metric):
 class DreamSim(Metric):
     """The perceptual distance to the source by the ensemble of DINO, CLIP and OpenCLIP features that was tuned to human
     judgements of similarity, 0 for the same picture (Fu et al. 2023, arXiv 2306.09344), by its authors' package and their own
-    preparation of 8-bit pictures (224 pixels a side, bicubic). Its checkpoints are read as weights alone, no pickle is run;
-    but it runs the code of DINO that torch.hub fetched with them. All lies in the folder dreamsim of torch.hub's."""
+    preparation of 8-bit pictures (224 pixels a side, bicubic). What it needs lies in the folder dreamsim of torch.hub's. Its
+    checkpoints are read as weights alone, so that no pickle runs; the code of DINO that was fetched with them does run."""
 
     label: ClassVar[str] = "DreamSim"
     digits: ClassVar[int] = 3
@@ -158,7 +161,7 @@ class DreamSim(Metric):
         call = f"from dreamsim import dreamsim; dreamsim(cache_dir={str(folder)!r}, device='cpu')"
         return (
             "the weights of DreamSim are not on this machine; fetch them with: "
-            f"mkdir -p {shlex.quote(str(folder))} && python -c {shlex.quote(call)}"
+            f"mkdir -p {shlex.quote(str(folder))} && {_WEIGHTS_ONLY}=1 python -c {shlex.quote(call)}"
         )
 
     def suits(self, case: Case) -> bool:
@@ -191,11 +194,16 @@ def _dreamsim(folder: Path, device: torch.device) -> tuple[nn.Module, Callable[[
     from dreamsim import dreamsim
     from torchvision.transforms.functional import to_pil_image
 
-    before = torch.hub.get_dir()
+    hub_folder, forced = torch.hub.get_dir(), os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"  # DINO's code calls torch.load without saying so
     try:
         with redirect_stdout(io.StringIO()):  # it says which folder it reads
             network, prepare = dreamsim(cache_dir=str(folder), device=str(device))
     finally:
-        torch.hub.set_dir(before)  # it moves torch.hub's folder for the whole process
+        torch.hub.set_dir(hub_folder)  # it moves torch.hub's folder for the whole process
+        if forced is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = forced
     given: nn.Module = network
     return given, lambda picture: prepare(to_pil_image(eight_bit(picture.cpu()).to(torch.uint8)))

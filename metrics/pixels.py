@@ -51,7 +51,8 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
 
     found = structural_similarity_index_measure(a[None], b[None], data_range=1.0, return_full_image=True)
     assert isinstance(found, tuple)  # a mean alone only where no map is asked for
-    return found[1][0]
+    around: Tensor = found[1][0]
+    return around
 
 
 def ssim(a: Tensor, b: Tensor) -> float:

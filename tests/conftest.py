@@ -16,6 +16,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import torchvision
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
@@ -534,3 +535,26 @@ def flowedit_set(tmp_path: Path) -> Path:
     rows = ("name,url ,dataset", "fox,https://example.org/fox,", "cocount,,", "shop,https://example.org/shop,div2k")
     (folder / "dataset.csv").write_text("\n".join((*rows, "meditation2,https://example.org/man,", "")), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for torch.hub with random weights under the names of torchvision's: SqueezeNet whole, of AlexNet and VGG16 the
+    convolutions that LPIPS stands on."""
+    home = tmp_path_factory.mktemp("hub")
+    (home / "checkpoints").mkdir()
+    files = {"alexnet": "alexnet-owt-7be5be79", "vgg16": "vgg16-397923af", "squeezenet1_1": "squeezenet1_1-b8a52dc0"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        for name, file in files.items():
+            weights = torchvision.models.get_model(name, weights=None).state_dict()
+            kept = {key: value for key, value in weights.items() if key.startswith("features.") or name == "squeezenet1_1"}
+            torch.save(kept, home / "checkpoints" / f"{file}.pth")
+    return home
+
+
+@pytest.fixture
+def random_trunks(trunks: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch.hub finds those random weights: LPIPS works, though its numbers mean nothing."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(trunks))
+    return trunks
