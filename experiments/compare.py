@@ -124,7 +124,7 @@ def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool =
     else:
         cases, hashes = _settled(cases, model)
         latents = encode(model, cases[:1])
-        device, numerics = str(latents.device), _as_it_is(model, latents)
+        device, numerics = str(latents.device), as_it_is(model, latents)
     rows = make_rows(plan, model, cases, [task for task, found in scores.items() if found])
     cells = make_cells(rows, cases, hash_model(model), numerics, hashes)
     ready = {task: {name: one for name, one in found.items() if name not in absent} for task, found in scores.items()}
@@ -197,8 +197,8 @@ def _numerics(plan: Comparison, device: str, options: Mapping[str, Any]) -> str:
     return "|".join([setup.dtype, device.partition(":")[0], str(setup.compiled), setup.quantise, repr(loader), *tiled])
 
 
-def _as_it_is(model: Model[Any], latents: Tensor) -> str:
-    """The same for a model that was handed over: its class, what it keeps, and its time grid."""
+def as_it_is(model: Model[Any], latents: Tensor) -> str:
+    """What numbers depend on besides the weights, of a model that is there: its class, what it keeps, and its time grid."""
     kept = {name: value if isinstance(value, PLAIN) else type(value).__name__ for name, value in vars(model).items()}
     what = (type(model).__name__, latents.device.type, sorted(kept.items()), model.grid(7, latents.shape).times)
     return repr(what)
