@@ -22,7 +22,7 @@ COMMANDS = {
     "generate": "Draw pictures from a prompt.",
     "reconstruct": "Invert a picture and bring it back: error against cost.",
     "list": "Show solvers, editors, models, metrics, cases and presets.",
-    "check": "Hold a solver to what it claims.",
+    "check": "Hold a solver to what it claims; look through a data set before hours are spent on it.",
 }
 MODULES = {"list": "listing"}  # where a command's module is not called as the command is
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}

@@ -4,6 +4,7 @@ model."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -173,10 +174,17 @@ def _of_set(name: str, index: int) -> Subject:
     return Subject(f"{name}-{index}", case, case.source, case.target)
 
 
-def _distinct(files: Sequence[str]) -> list[str]:
-    """A name for the results of each file: without its suffix, unless two files differ in nothing else."""
-    stems = [file.rpartition(".")[0].replace("/", "-") for file in files]
-    return [
-        stem if stems.count(stem) == 1 else file.replace("/", "-").replace(".", "-")
-        for stem, file in zip(stems, files, strict=True)
+def _distinct(names: Sequence[str]) -> list[str]:
+    """What the results of each are called: a file's name without its suffix, unless two files differ in nothing else; an id
+    that is no file's name as it is. Raises ValueError if two would be called the same."""
+    stems = [(name[: -len(end)] if (end := Path(name).suffix).lower() in SUFFIXES else name) for name in names]
+    flat = [stem.replace("/", "-") for stem in stems]
+    counts = Counter(flat)
+    called = [
+        stem if counts[stem] == 1 else name.replace("/", "-").replace(".", "-") for stem, name in zip(flat, names, strict=True)
     ]
+    first: dict[str, str] = {}
+    for result, name in zip(called, names, strict=True):
+        if first.setdefault(result, name) != name:
+            raise ValueError(f"the results of {first[result]!r} and {name!r} would have the same name; rename one of them")
+    return called

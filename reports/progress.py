@@ -42,10 +42,11 @@ def visible(console: Console) -> bool:
 
 
 @contextmanager
-def counted(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how many of `total` network calls are done; gives what is to be told the number."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+def counted(console: Console, what: str, total: int | None, unit: str = "calls") -> Iterator[Callable[[int], None]]:
+    """Show how many of `total` network calls, or other things, are done; gives what is to be told the number. total: None
+    where it is not known."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not visible(console)) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
 

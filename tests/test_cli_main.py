@@ -115,7 +115,7 @@ def test_every_command_of_the_table_is_there_and_says_what_it_does() -> None:
         (["reconstruct", "a.png", "--steps", "4,,8"], "empty place"),
         (["reconstruct", "a.png", "--solvers", "euler,rk5"], "unknown solver 'rk5'"),
         (["check", "firefly"], "did you mean fireflow?"),
-        (["check", "."], "only solvers can be checked"),
+        (["check", str(Path(__file__).parent)], "folder (the folder with prompts.csv or prompts.jsonl)"),
         (["list", "solver"], "solver"),
     ],
 )

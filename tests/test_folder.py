@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fe.cases.folder import FolderCases, prompts
+from fe.experiments.subjects import subjects
 from PIL import Image
 
 HEAD = "picture,source,target\n"
@@ -98,7 +99,7 @@ def test_a_bad_line_is_named(tmp_path: Path, listing: str, message: str) -> None
         ("\n{}\n", "line 2: 'picture' is missing or empty"),
         ('{"picture": "a.png", "source": "x", "target": "y", "id": 7}', "line 1: 'id' must be text, got 7"),
         ('{"picture": "a.png", "source": "x", "target": "\\ud800"}', "line 1: 'target' holds half a character"),
-        ('{"picture": "a\\u0000.png", "source": "x", "target": "y"}', "line 1: the name of the picture holds a null"),
+        ('{"picture": "a\\u0000.png", "source": "x", "target": "y"}', "line 1: 'picture' holds a null"),
     ],
 )
 def test_a_bad_json_line_is_named(tmp_path: Path, listing: str, message: str) -> None:
@@ -139,6 +140,7 @@ def test_a_line_may_have_an_id_a_kind_and_a_mask(tmp_path: Path) -> None:
     first, second, third = FolderCases(path=str(place)).take(None)
     assert [(case.id, case.kind) for case in (first, second, third)] == [("first", "colour"), ("second", ""), ("a.png", "")]
     assert first.region is not None
+    assert first.mask is not None
     assert first.region.shape == (1, 32, 48)
     assert torch.equal(first.mask, torch.from_numpy(white > 127)[None].float())
     assert second.region is None
@@ -162,6 +164,8 @@ def test_a_mask_goes_the_way_of_its_picture(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match="half"):
             picture = case.picture
         mask = case.mask
+        assert mask is not None
+        assert case.region is not None
         assert mask.shape[1:] == picture.shape[1:] == case.shape[1:] == case.region.shape[1:]
         assert torch.equal(mask, (picture.mean(0, keepdim=True) >= 0.5).float())
         assert 0.4 < mask.mean() < 0.6
@@ -217,3 +221,14 @@ def test_a_folder_is_known_by_its_list(tmp_path: Path) -> None:
     assert FolderCases.recognises(place)
     assert not FolderCases.recognises(place / "sub")
     assert not FolderCases.recognises(place / "a.png")
+
+
+def test_pictures_are_edited_under_names_that_differ(tmp_path: Path) -> None:
+    """`fe edit FOLDER` calls its results after the ids, or the files."""
+    rows = "picture,source,target,id\na.png,x,y,dog.v1\na.png,x,z,dog.v2\nb.png,x,y,\nsub/a.png,x,y,a.png\n"
+    place = folder(tmp_path, rows)
+    assert [one.name for one in subjects(str(place))] == ["dog.v1", "dog.v2", "b", "a"]
+    assert [one.target for one in subjects(str(place))] == ["y", "z", "y", "y"]
+    (place / "prompts.csv").write_text("picture,source,target,id\na.png,x,y,a/b\na.png,x,z,a-b\n")
+    with pytest.raises(ValueError, match=r"the results of 'a/b' and 'a-b' would have the same name"):
+        subjects(str(place))

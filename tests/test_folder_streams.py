@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fe.cases.base import Stored
-from fe.cases.folder import FolderCases
+from fe.cases.folder import FolderCases, Line
 from fe.cases.pictures import Picture, fitted, fitted_size, read, size_of
 from PIL import Image, ImageFile
 
@@ -70,9 +70,9 @@ def test_few_of_what_is_looked_at_stay(many: Path, monkeypatch: pytest.MonkeyPat
         def __del__(self) -> None:
             alive.discard(id(self))
 
-    def counted(*given: object) -> torch.Tensor:
+    def counted(cases: FolderCases, line: Line, size: tuple[int, int]) -> torch.Tensor:
         nonlocal most
-        found: torch.Tensor = plain(*given).as_subclass(Watched)
+        found: torch.Tensor = plain(cases, line, size).as_subclass(Watched)
         alive.add(id(found))
         most = max(most, len(alive))
         return found
