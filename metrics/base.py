@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..cases.base import Case
+from ..options import option
 
 Task = Literal["reconstruct", "edit"]
 """What a method was asked for: the source again (inverted, then generated with its own prompt), or the edited picture."""
@@ -70,10 +71,15 @@ class Metric(Score):
         return [self(case, result) for case, result in zip(cases, results, strict=True)]
 
 
+@dataclass(frozen=True)
 class SetMetric(Score):
-    """One number for the pictures of a row as a set, held against a set of references: a distance of distributions.
+    """One number for the pictures of a row as a set, held against a set of references: a distance of distributions. Subclasses
+    are frozen dataclasses.
 
-    A picture becomes features once; the interval is found by drawing features again (bootstrap)."""
+    A picture becomes features once; the interval is found by drawing features again (bootstrap). auto: the truths where the
+    cases have them, else the control that generates from noise with the target prompts."""
+
+    against: str = option("auto", "the references: auto, truth, source, a row of the same comparison, or a folder of pictures")
 
     @abstractmethod
     def features(self, pictures: Tensor) -> Tensor:
