@@ -48,7 +48,8 @@ class Comparison:
     what is usual for the model; with `match_nfe` every row instead takes as many steps as that many evaluations (network rows)
     for a picture allow. `settings`: what was said of options, which goes before what presets and the model's defaults say;
     an option of an editor or solver may have several values, and then spans a grid. `metrics`: by name, without any what is
-    usual for the cases; `protocol`: the recipe that it follows, with its version, if it follows one."""
+    usual for the cases; `tasks`: those of the metrics that are run, without any all of them; `protocol`: the recipe that it
+    follows, with its version, if it follows one."""
 
     methods: tuple[Method, ...]
     model: str
@@ -60,6 +61,7 @@ class Comparison:
     settings: Settings = field(default_factory=dict)
     setup: Setup = field(default_factory=Setup)
     metrics: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     protocol: str = ""
 
     def described(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class Comparison:
                 "steps": tuple(described["steps"]),
                 "seeds": tuple(described["seeds"]),
                 "metrics": tuple(described.get("metrics", ())),
+                "tasks": tuple(described.get("tasks", ())),
                 "setup": Setup(**described["setup"]),
             }
             return cls(**given)
@@ -169,6 +172,7 @@ def planned(asked: Asked, model: str, setup: Setup, options: Mapping[str, Any]) 
         settings=settings,
         setup=setup,
         metrics=asked.metrics,
+        tasks=asked.tasks,
         protocol=version,
     )
     plan.check()
@@ -187,6 +191,7 @@ def _by_protocol(asked: Asked) -> tuple[Asked, Settings, str]:
         methods=asked.methods if said else tuple(map(Method.read, recipe.methods)),
         cases=asked.cases or CaseChoice.read(recipe.cases),
         metrics=asked.metrics or recipe.metrics,
+        tasks=asked.tasks or recipe.tasks,
     )
     return filled, recipe.settings, f"{asked.protocol} version {recipe.version}"
 
@@ -250,7 +255,9 @@ def scores_for(plan: Comparison, cases: Sequence[Case]) -> dict[Task, dict[str, 
     Raises ValueError if there is none."""
     built = {name: plan.metric(name) for name in plan.metrics_named}
     suiting = {name: one for name, one in built.items() if any(map(one.suits, cases))}
-    if not suiting:
-        names = ", ".join(built)
-        raise ValueError(f"none of the metrics {names} says anything about the cases {plan.cases}; see fe list metrics")
-    return {task: {name: one for name, one in suiting.items() if task in one.tasks} for task in TASKS}
+    wanted = plan.tasks or TASKS
+    found = {task: {name: one for name, one in suiting.items() if task in wanted and task in one.tasks} for task in TASKS}
+    if not any(found.values()):
+        what, doing = ", ".join(built), f" in the task {', '.join(plan.tasks)}" if plan.tasks else ""
+        raise ValueError(f"none of the metrics {what} says anything about the cases {plan.cases}{doing}; see fe list metrics")
+    return found

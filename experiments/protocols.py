@@ -38,6 +38,7 @@ class Protocol:
     metrics: tuple[str, ...]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
     layout: Literal["", "pie-bench"] = ""

@@ -92,8 +92,9 @@ class Asked:
     """A comparison as it is asked for; what is left empty is chosen to suit the model (see `defaults`).
 
     methods: in place of all editors with all solvers. steps: for every method; without them a preset runs with its own.
-    match_nfe: as many steps as that many evaluations (network rows) for a picture allow. metrics: by name. protocol: the name
-    of a recipe that says what is left empty (see `protocols`).
+    match_nfe: as many steps as that many evaluations (network rows) for a picture allow. metrics: by name. tasks: those of
+    the metrics that are asked for alone ("reconstruct", "edit"). protocol: the name of a recipe that says what is left empty
+    (see `protocols`).
     Raises ValueError for wishes that contradict each other.
     """
 
@@ -105,6 +106,7 @@ class Asked:
     cases: CaseChoice | None = None
     seeds: tuple[int, ...] = (0,)
     metrics: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
     protocol: str = ""
 
     def __post_init__(self) -> None:
