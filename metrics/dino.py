@@ -36,7 +36,7 @@ def _read(folder: Path, **told: bool) -> Any:
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type not in _KINDS:
-        raise ValueError(f"{str(folder)!r} is a network of the kind {config.model_type}; DINO needs one of {', '.join(_KINDS)}")
+        raise ValueError(f"it is of the kind {config.model_type}, where one of {', '.join(_KINDS)} is needed")
     if config.model_type == "vit":  # without the pooler, which DINO does not have: it would be drawn at random
         return ViTModel.from_pretrained(folder, add_pooling_layer=False, **told)
     return AutoModel.from_pretrained(folder, **told)
@@ -60,15 +60,16 @@ def normalised(pictures: Tensor) -> Tensor:
 
 def dino_features(model: str, device: str, pictures: Sequence[Tensor]) -> list[Tensor]:
     """The CLS token (D,) of each picture (3, H, W) in [0, 1]: as 8-bit pixels, the shorter side resized to 224 (bicubic,
-    antialiased), the middle 224 x 224 cut out, normalised as ImageNet."""
-    from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+    by Pillow), the middle 224 x 224 cut out, normalised as ImageNet."""
+    from torchvision.transforms.functional import InterpolationMode, center_crop, pil_to_tensor, resize, to_pil_image
 
     where = compute_device(device)
     network = load_dino(model, where)
 
     def cls(pixels: Sequence[Tensor]) -> Tensor:
-        small = resize(torch.stack(list(pixels)), [SIDE], InterpolationMode.BICUBIC, antialias=True)
-        return run_dino(network, normalised(center_crop(small, [SIDE]).to(where).float() / 255))[:, 0]
+        images = [resize(to_pil_image(one), [SIDE], InterpolationMode.BICUBIC) for one in pixels]
+        small = torch.stack([pil_to_tensor(center_crop(image, [SIDE])) for image in images])
+        return run_dino(network, normalised(small.to(where).float() / 255))[:, 0]
 
     return picture_features(("dino", model, str(where)), pictures, cls)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """What every network of a hub has: its shape, and its weights in the one format that cannot run code while it is read."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"(?!.*(--|\.\.))[\w.-]+/[\w.-]+")
 _INDEX = "model.safetensors.index.json"
 
 
