@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 
 
 class SolverOrPath(Name):
-    """A solver's name, which goes first, or the path of a data set."""
+    """A solver's name, which goes first, or the path of a data set, which need not be there before the command runs."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value not in SOLVERS and not Path(value).exists():
-            if "/" in value:
-                self.fail(f"there is no file or folder {value!r}", param, ctx)
-            self.fail(f"{SOLVERS.suggest(value)}; for a data set, name a file or folder that is there", param, ctx)
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -54,7 +50,14 @@ def check(ctx: click.Context, what: str, kind: str | None, settings: tuple[tuple
     Exit code 0 if all is well, 1 if something is wrong, 2 if there is no such solver or no data set.
     """
     options = as_options(settings)
-    well = _solver_holds(what, options) if what in SOLVERS and kind is None else _data_is_well(what, kind, options)
+    if what in SOLVERS and kind is None:
+        well = _solver_holds(what, options)
+    elif Path(what).exists():
+        well = _data_is_well(what, kind, options)
+    elif "/" in what or kind is not None:
+        raise ValueError(f"there is no file or folder {what!r}")
+    else:
+        raise ValueError(f"{SOLVERS.suggest(what)}; for a data set, name a file or folder that is there")
     ctx.exit(0 if well else 1)
 
 

@@ -178,6 +178,7 @@ def test_what_is_no_data_set_is_one_sentence_that_says_what_would_be(tmp_path: P
     for arguments, message in (
         (["./nowhere"], "there is no file or folder './nowhere'"),
         (["firefly"], "did you mean fireflow?"),
+        (["nowhere", "--kind", "folder"], "there is no file or folder 'nowhere'"),
         (["album", "--kind", "scenes"], "scenes is not read from files"),
         (["album", "--kind", "albums"], "unknown case set 'albums'"),
     ):
