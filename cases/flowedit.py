@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
@@ -84,10 +85,11 @@ class FlowEditCases(CaseSet):
             raise ValueError(fault)
         for note in (*listing.notes, *self._left_out(listing)):
             warnings.warn(note, stacklevel=2)
-        found = [case for entry in listing.entries if entry.picture for case in self._cases(entry, entry.picture, tags)]
+        cases = (case for entry in listing.entries if entry.picture for case in self._cases(entry, entry.picture, tags))
+        found = list(islice(cases, count))
         if not found:
             raise ValueError(f"{listing.path} has no edit of the kind {self.kinds}; ask for another, or for all")
-        return found[:count]
+        return found
 
     def faults(self) -> Iterator[str | None]:
         try:
@@ -145,7 +147,8 @@ class FlowEditCases(CaseSet):
         if absent:
             edits, names = sum(len(entry.edits) for entry in absent), ", ".join(entry.stem for entry in absent[:_TOLD])
             more = ", ..." if len(absent) > _TOLD else ""
-            yield f"{listing.path}: {len(absent)} pictures are not there, and their {edits} edits are left out: {names}{more}"
+            left = f"{names}{more} (pictures: {len(absent)}, edits: {edits})"
+            yield f"{listing.path}: left out, as their pictures are not there: {left}"
 
 
 def _pictureless(listing: Listing) -> Sequence[Entry]:
@@ -232,6 +235,6 @@ def source_notes(listing: Listing) -> Iterator[str]:
     strange = [row["name"] for row in rows if row["name"] not in stems]
     unknown = [row["name"] for row in rows if not row["url"]]
     if strange:
-        yield f"{path}: {len(strange)} of its names are no picture of the list: {', '.join(strange)}"
+        yield f"{path}: names that no picture of the list has: {', '.join(strange)}"
     if unknown:
-        yield f"{path}: {len(unknown)} of its pictures have no URL, so nobody can look up whose they are: {', '.join(unknown)}"
+        yield f"{path}: pictures without a URL, of which nobody can look up whose they are: {', '.join(unknown)}"

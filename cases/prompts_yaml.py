@@ -174,7 +174,7 @@ def _misshapen(path: Path, item: Item) -> Iterator[FileError]:
             yield from _unlisted(path, key, fields[key])
     prompts, codes = _texts(fields.get("target_prompts")), _texts(fields.get("target_codes"))
     if prompts and len(codes) > len(prompts):
-        yield bad(path, fields["target_codes"].line, f"there are {len(codes)} target codes for {len(prompts)} target prompts")
+        yield bad(path, fields["target_codes"].line, f"target_codes has {len(codes)} texts, and target_prompts {len(prompts)}")
 
 
 def _unlisted(path: Path, key: str, item: Item) -> Iterator[FileError]:
@@ -207,8 +207,8 @@ def _entry(path: Path, root: Path, item: Item) -> Entry:
     if picture is not None and picture.name != Path(name).name:
         notes.append(f"{where}: there is no picture {name!r}; {picture.name} is meant and taken")
     if codes and len(codes) < len(prompts):
-        left = f"{len(prompts)} target prompts but {len(codes)} target codes; the rest are called by their places"
-        notes.append(f"{where}: {Path(name).name} has {left}")
+        left = f"target_prompts has {len(prompts)} texts, target_codes {len(codes)}; the rest are called by their places"
+        notes.append(f"{where}: {Path(name).name}: {left}")
     called = [str(one.content) for one in codes] + [str(place) for place in range(len(codes) + 1, len(prompts) + 1)]
     edits = [Edit(f"{stem}/{code}", str(one.content), one.line) for code, one in zip(called, prompts, strict=True)]
     return Entry(where, name, stem, picture, str(fields["source_prompt"].content), tuple(edits), tuple(notes))

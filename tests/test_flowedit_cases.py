@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +24,14 @@ ENTRY = "- init_img: a.png\n  source_prompt: one\n  target_prompts: [two]\n"
 """A whole list of one edit."""
 
 
-def quietly(path: Path, count: int | None = None, **options: object) -> Sequence[Case]:
+def quietly(path: Path, count: int | None = None, **options: Any) -> Sequence[Case]:
     """The cases, and no word about what was made good on the way."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return FlowEditCases(str(path), **options).take(count)
 
 
-def said(path: Path, **options: object) -> list[str]:
+def said(path: Path, **options: Any) -> list[str]:
     """The warnings of taking all cases, without the folder."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -95,7 +96,7 @@ def test_a_run_has_a_file_for_every_id(flowedit_set: Path) -> None:
 def test_what_is_wrong_in_the_published_set_is_made_good_and_said(flowedit_set: Path) -> None:
     expected = [
         "flowedit.yaml, line 17: there is no picture 'flowedit_data/coconut_out.png'; coconut.png is meant and taken",
-        "flowedit.yaml, line 26: shop.png has 3 target prompts but 2 target codes; the rest are called by their places",
+        "flowedit.yaml, line 26: shop.png: target_prompts has 3 texts, target_codes 2; the rest are called by their places",
         "flowedit.yaml, line 38: there is no picture 'flowedit_data/meditation1.png'; meditation2.png is meant and taken",
     ]
     assert said(flowedit_set) == expected
@@ -104,8 +105,8 @@ def test_what_is_wrong_in_the_published_set_is_made_good_and_said(flowedit_set: 
         assert list(FlowEditCases(str(flowedit_set)).faults()) == [None] * 7
     assert [str(one.message).replace(f"{flowedit_set}/", "") for one in found] == [
         *expected,
-        "dataset.csv: 1 of its names are no picture of the list: cocount",
-        "dataset.csv: 1 of its pictures have no URL, so nobody can look up whose they are: cocount",
+        "dataset.csv: names that no picture of the list has: cocount",
+        "dataset.csv: pictures without a URL, of which nobody can look up whose they are: cocount",
         "coconut: its transparency is laid on white",
     ]
 
@@ -261,7 +262,7 @@ def test_what_is_no_list_of_edits_is_refused(folder: Path) -> None:
         (ENTRY.replace("[two]", "\n    - two\n    - ' '"), "edits.yaml, line 5: target_prompts holds texts, got ' '"),
         (ENTRY.replace("[two]", "\n    - two\n    -"), "edits.yaml, line 5: a value is missing"),
         (ENTRY.replace("[two]", "[{a: b}]"), "edits.yaml, line 3: target_prompts holds texts, got a mapping"),
-        (ENTRY + "  target_codes: [a, b]", "edits.yaml, line 4: there are 2 target codes for 1 target prompts"),
+        (ENTRY + "  target_codes: [a, b]", "edits.yaml, line 4: target_codes has 2 texts, and target_prompts 1"),
         (ENTRY + ENTRY, "edits.yaml, line 6: 'a/1' is or reads like the edit of line 3; give it another code"),
         (ENTRY + "  target_codes: [x y]\n" + ENTRY + "  target_codes: [x:y]", "edits.yaml, line 7: 'a/x:y' is or reads like"),
         (ENTRY + f"  target_codes: [{'x' * 149}]", "edits.yaml, line 3: the edit's id would have 151 characters"),
@@ -333,7 +334,7 @@ def test_a_part_of_the_set_can_be_used_and_what_is_left_out_is_said(flowedit_set
     with pytest.raises(ValueError, match=r"line 2: there is no picture 'flowedit_data/fox\.png'"):
         quietly(flowedit_set)
     assert ids(quietly(flowedit_set, missing="skip")) == ["coconut/1_cup", "shop/1_closed", "shop/2_door", "shop/3"]
-    left = "flowedit.yaml: 2 pictures are not there, and their 3 edits are left out: fox, meditation2"
+    left = "flowedit.yaml: left out, as their pictures are not there: fox, meditation2 (pictures: 2, edits: 3)"
     assert left in said(flowedit_set, missing="skip")
     shutil.rmtree(flowedit_set / "Images")
     with pytest.raises(ValueError, match=r"none of the pictures of .*flowedit\.yaml is there; 'flowedit_data/fox\.png' is"):
