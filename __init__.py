@@ -13,6 +13,7 @@ _PUBLIC = {
     "invert": "api",
     "reconstruct": "api",
     "generate": "api",
+    "draw_cases": "api",
     "compare": "api",
     "reproduce": "api",
     "Tick": "ode",

@@ -1,4 +1,4 @@
-"""The package in Python: load a model, then edit, invert, reconstruct, generate and compare. The command line calls the same.
+"""The package in Python: load a model; edit, invert, reconstruct, generate, draw cases, compare. The command line calls it.
 
 import fe
 
@@ -9,8 +9,8 @@ edited.save("edited.png")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,14 +26,15 @@ from .editors.controls import FromNoise
 from .editors.inversion import Inversion
 from .editors.one_way import OneWay
 from .experiments.compare import carry_out, open_folder, prepare
-from .experiments.execute import Outcome, encode, execute
+from .experiments.drawing import Drawing, Prompts, draw, find_pairs, set_of
+from .experiments.execute import encode
 from .experiments.folder import check_writable
 from .experiments.meter import alone
-from .experiments.methods import Way, choose
+from .experiments.methods import choose
 from .experiments.names import check_mask, wrap_pipeline
 from .experiments.names import load_model as load_named
 from .experiments.plan import planned, usual_model
-from .experiments.probe import has_path, probe
+from .experiments.probe import has_path
 from .experiments.reproduce import Reproduced
 from .experiments.reproduce import reproduce as run_again
 from .experiments.round_trip import round_trip
@@ -44,6 +45,7 @@ from .experiments.workers import check_workers
 from .models.base import Model, Setup
 from .options import by_name, typed
 from .registry import EDITORS, METRICS, SOLVERS
+from .reports.at_work import executed, watching
 from .reports.page import Compared, compared
 from .reports.progress import counted, visible, watched
 from .reports.results import Edited, Generated, Inverted, Reconstructed, parts, pictures_of
@@ -132,7 +134,7 @@ def edit(
         if keep_path and not has_path(way.editor, way.solver, way.steps, loaded, (fitted.case.source, fitted.case.target)):
             editing = type(way.editor).__name__
             raise ValueError(f"{editing} has no path from the source to the result, as it is set; ask for none")
-        outcome = _execute("editing", way, loaded, fitted, seed, progress, keep_path=keep_path)
+        outcome = executed("editing", way, loaded, fitted, seed, progress, keep_path=keep_path)
         path = pictures_of(outcome.edit.path, loaded)
     return Edited(way.name, notes_of(loaded, fitted.notes), *parts(outcome), path=path)
 
@@ -158,7 +160,7 @@ def invert(
     loaded = _loaded(model, way.of_model)
     fitted = fit(_showing(subject(image), prompt), loaded, side=side)
     with alone(loaded.network):
-        outcome = _execute("inverting", way, loaded, fitted, 0, progress)
+        outcome = executed("inverting", way, loaded, fitted, 0, progress)
     return Inverted(f"{way.walker}-{steps} to noise", notes_of(loaded, fitted.notes), *parts(outcome))
 
 
@@ -182,7 +184,7 @@ def reconstruct(
     way = choose(Inversion.reconstruction(carry), solver, steps, None, options)
     loaded = _loaded(model, way.of_model)
     fitted = fit(_showing(subject(image), prompt), loaded, side=side)
-    with alone(loaded.network), _watching("walking there and back", way, loaded, fitted.case, progress) as watch:
+    with alone(loaded.network), watching("walking there and back", way, loaded, fitted.case, progress) as watch:
         trip = round_trip(loaded, way.solver, steps, fitted.case, carry, watch)
     name = f"{way.walker}-{steps} and back" + (", state carried" if carry else "")
     return Reconstructed(name, notes_of(loaded, fitted.notes), *parts(trip.outcome), rmse=trip.rmse, psnr=trip.psnr)
@@ -219,8 +221,44 @@ def generate(
     with alone(loaded.network):
         source = encode(loaded, [case])
         start = source if noise is None else noise[None].to(source)
-        outcome = _execute("drawing", way, loaded, Fitted(case, None, ()), seed, progress, source=start)
+        outcome = executed("drawing", way, loaded, Fitted(case, None, ()), seed, progress, source=start)
     return Generated(f"{way.walker}-{steps}", notes_of(loaded, ()), *parts(outcome))
+
+
+@typed
+def draw_cases(
+    model: Any,
+    prompts: Prompts,
+    out: str | Path,
+    *,
+    solver: str | Solver[Any] = "euler",
+    steps: int = 28,
+    guidance: float = 3.5,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    count: int | None = None,
+    batch: int = 8,
+    options: Options | None = None,
+    progress: bool = True,
+) -> Path:
+    """Draw the source of every pair of prompts into the folder `out`: a data set, "folder:OUT", whose noise is known. In a
+    comparison with the same model, solver, steps, seed and guidance the row from-noise generates every target from the noise of
+    its source. A drawing that was cut short goes on when it is asked for again.
+
+    prompts: pairs (source, target); a CSV or JSON-lines file with these columns; "cat-dog:100", or a case set such as
+    "scenes:100". count: the first so many. batch: pictures that go through the model at once. options: also of the case set.
+    All else, and what is raised: as in `generate`; ValueError also for a folder that holds something else. Returns `out`."""
+    chosen, place = set_of(prompts), Path(out)
+    given = by_name(options or {}, [name for name in (solver, chosen, "model") if isinstance(name, str)])
+    pairs = find_pairs(prompts, count, given[chosen] if chosen else None)
+    way = choose(FromNoise(guidance), solver, steps, None, {solver: given[solver]} if isinstance(solver, str) else None)
+    check_writable(place)
+    loaded, console = _loaded(model, given["model"]), Console(stderr=True)
+    drawing = Drawing(way.solver, steps, guidance, seed, drawn_size(size, loaded), batch)
+    seen = progress and visible(console)
+    with alone(loaded.network), counted(console, "drawing", len(pairs), "pictures") if seen else nullcontext() as watch:
+        draw(loaded, pairs, place, drawing, watch)
+    return place
 
 
 @typed
@@ -310,54 +348,6 @@ def _loaded(model: Any, options: Options) -> Model[Any]:
     if options:
         raise ValueError(f"the model is loaded already; give load_model its options ({', '.join(options)})")
     return model
-
-
-def _execute(
-    doing: str,
-    way: Way,
-    model: Model[Any],
-    fitted: Fitted,
-    seed: int,
-    progress: bool,
-    source: Tensor | None = None,
-    keep_path: bool = False,
-) -> Outcome:
-    """One case through the model, with its progress shown, and before it what it will keep in memory."""
-    masks = None if fitted.mask is None else fitted.mask[None]
-    source = encode(model, [fitted.case]) if source is None else source
-    with _watching(doing, way, model, fitted.case, progress, source) as watch:
-        return execute(
-            model,
-            way.editor,
-            way.solver,
-            way.steps,
-            [fitted.case],
-            seed,
-            source=source,
-            masks=masks,
-            keep_path=keep_path,
-            watch=watch,
-        )
-
-
-@contextmanager
-def _watching(
-    doing: str, way: Way, model: Model[Any], case: Case, progress: bool, latent: Tensor | None = None
-) -> Iterator[Callable[[int], None] | None]:
-    """What is to be told the number of network calls done, where somebody sees them; first, what will be kept in memory."""
-    console = Console(stderr=True)
-    if not progress:
-        yield None
-        return
-    budget = "" if latent is None else way.editor.budget(model, way.solver, model.grid(way.steps, latent.shape), latent)
-    if budget:
-        console.print(f"{doing} {budget}", markup=False, highlight=False, soft_wrap=True)
-    if not visible(console):
-        yield None
-        return
-    foretold = probe(way.editor, way.solver, way.steps, model, (case.source, case.target)).calls
-    with counted(console, doing, foretold) as watch:
-        yield watch
 
 
 def _showing(given: Subject, prompt: str | None) -> Subject:

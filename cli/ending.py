@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..experiments.folder import RunFolder
 
 STOPS: Final = (signal.SIGINT, signal.SIGTERM)
+_GOES_ON: Final = "; the same command goes on from there"
 
 
 class Ended(Interrupted):
@@ -52,17 +53,20 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def keeping(folder: RunFolder, total: int) -> Iterator[None]:
-    """If the run inside is ended early, say how many of its `total` cells are kept. Raises Interrupted where it was told to
-    stop, OSError where the folder could not be written."""
+    """If the run inside is ended early, say how many of its `total` cells are kept. Raises as `telling` does."""
+    with telling(lambda: f"{len(folder.records())} of {total} cells are kept in {folder.path}"):
+        yield
+
+
+@contextmanager
+def telling(kept: Callable[[], str]) -> Iterator[None]:
+    """If what is inside is ended early, say what is `kept` of it for the same command to go on from. Raises Interrupted where
+    it was told to stop, OSError where the folder could not be written."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted: {_kept(folder, total)}") from None
+        raise Interrupted(f"interrupted: {kept()}{_GOES_ON}") from None
     except BrokenPipeError:
         raise  # the reader of our output has gone, which is nothing to speak of
     except OSError as fault:
-        raise OSError(f"{sentence(fault)}; {_kept(folder, total)}") from fault
-
-
-def _kept(folder: RunFolder, total: int) -> str:
-    return f"{len(folder.records())} of {total} cells are kept in {folder.path}; the same command goes on from there"
+        raise OSError(f"{sentence(fault)}; {kept()}{_GOES_ON}") from fault

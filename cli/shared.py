@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -54,6 +56,24 @@ class Wanted:
             return load_model(self.spec, self.setup(), options)
 
 
+def stay_offline(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    """Have no library ask the Hugging Face hub, in this process and in those that it starts: what they would fetch is then said
+    to be missing, at once. Nothing here asks by itself; parts of others, such as plug-ins, may."""
+    if not wanted:
+        return
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:  # it read the environment when it was imported
+        setattr(constants, "HF_HUB_OFFLINE", True)  # noqa: B010  # a module has no such attribute for a type checker
+
+
+offline_option = click.option(
+    "--offline/--no-offline",
+    is_eager=True,
+    expose_value=False,
+    callback=stay_offline,
+    help="Have nothing ask the network, also no plug-in of others by way of the Hugging Face hub.",
+)
 MODEL_OPTIONS = (
     click.option("--model", "spec", type=ModelSpec(), default="scenes", help="A name, a folder, a hub id, or KIND:SOURCE."),
     click.option("--device", type=Device(), default="auto", help="auto takes a GPU if there is one."),
@@ -105,8 +125,11 @@ def gathered(name: str, kind: type, options: Sequence[Callable[[Command], Comman
     return decorate
 
 
-model_options = gathered("wanted", Wanted, MODEL_OPTIONS)
-"""Gives a command the options that say which model and how."""
+def model_options(command: Command) -> Command:
+    """Give a command the options that say which model and how, and --offline."""
+    return gathered("wanted", Wanted, MODEL_OPTIONS)(offline_option(command))
+
+
 seed_option = click.option("--seed", type=Whole(0, 2**31 - 1), default=0, help="Seed of the noise.")
 solver_option = click.option("--solver", type=Name(SOLVERS), default="euler", help="How to walk.")
 steps_option = click.option("--steps", type=Whole(1, 10_000), default=28, help="Steps of the time grid.")

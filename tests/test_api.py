@@ -237,7 +237,7 @@ def test_a_mask_keeps_the_rest(tiny: Any, photo: Path, tmp_path: Path) -> None:
 def test_progress_counts_the_calls_that_are_foretold(tiny: Any, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100)
-    monkeypatch.setattr("fe.api.Console", lambda stderr: terminal)
+    monkeypatch.setattr("fe.reports.at_work.Console", lambda stderr: terminal)
     fe.edit(tiny, photo, **SHORT, progress=False)
     assert screen.getvalue() == ""
     calls = fe.edit(tiny, photo, **SHORT, editor="inversion", solver="midpoint").cost.calls
