@@ -134,7 +134,7 @@ def compare(
     fe compare experiment.yaml --steps 8
     """
     asked = flags.asked()
-    from ..experiments.compare import open_folder, prepare
+    from ..experiments.compare import check_effort, open_folder, prepare
     from ..experiments.folder import check_writable
     from ..experiments.plan import planned
     from ..experiments.workers import check_workers
@@ -151,6 +151,7 @@ def compare(
     with working(f"loading {spec}"), experiment.blamed() if experiment else nullcontext():
         elsewhere = effort.workers > 0 and not manner.dry_run
         prepared = replace(prepare(plan, elsewhere=elsewhere), shard=manner.shard)
+    check_effort(prepared, effort)
     if prepared.absent:
         click.echo(f"fe: no figures for {', '.join(prepared.absent)}, as fe list metrics explains", err=True)
     if manner.dry_run:

@@ -28,7 +28,7 @@ def report(ctx: click.Context, runs: tuple[Path, ...], out: Path | None) -> None
     from ..experiments.folder import check_writable
     from ..experiments.results import find_results
     from ..reports.page import Page, summed_up
-    from .screen import console, show_page
+    from .screen import console, show_page, working
 
     if out is not None:
         check_writable(out)
@@ -41,6 +41,11 @@ def report(ctx: click.Context, runs: tuple[Path, ...], out: Path | None) -> None
         out.mkdir(parents=True, exist_ok=True)
     screen = console()
     for results in comparisons:
+        if results.sets_to_come:
+            from ..experiments.sets import completed  # brings all that runs a comparison
+
+            with working(f"finding {', '.join(results.sets_to_come)}"):
+                results = completed(results, results.sets_to_come)
         if len(comparisons) > 1:
             screen.print(", ".join(map(str, results.folders)), style="bold underline", markup=False, soft_wrap=True)
         show_page(screen, Page.of(results), "" if out is None else f"{out}: {', '.join(summed_up(results, out))}")

@@ -30,6 +30,8 @@ from .plan import Comparison, scores_for
 from .results import Results, read_results
 from .rows import Row, make_rows
 from .run import Effort, Watch, run
+from .set_scores import write_sets
+from .sets import completed, references
 from .subjects import fit_case
 from .words import Shard
 from .workers import Job, run_on_workers
@@ -127,6 +129,7 @@ def prepare(plan: Comparison, model: Model[Any] | None = None, elsewhere: bool =
         device, numerics = str(latents.device), as_it_is(model, latents)
     rows = make_rows(plan, model, cases, [task for task, found in scores.items() if found])
     cells = make_cells(rows, cases, hash_model(model), numerics, hashes)
+    _check_references(scores, cases, rows)
     ready = {task: {name: one for name, one in found.items() if name not in absent} for task, found in scores.items()}
     return Prepared(
         plan,
@@ -182,6 +185,21 @@ def _absent(scores: Mapping[Task, Mapping[str, Score]], cases: Sequence[Case]) -
     return found
 
 
+def _check_references(scores: Mapping[Task, Mapping[str, Score]], cases: Sequence[Case], rows: Sequence[Row]) -> None:
+    """Raise ValueError if a metric of whole rows would be held against nothing."""
+    truths, headings = any(case.truth is not None for case in cases), [row.heading for row in rows]
+    for name, score in chain.from_iterable(named.items() for named in scores.values()):
+        if isinstance(score, SetMetric):
+            references(name, score.against, headings, truths)
+
+
+def check_effort(prepared: Prepared, effort: Effort) -> None:
+    """Raise ValueError if a comparison needs pictures and is not to keep any."""
+    names = [name for named in prepared.sets.values() for name in named]
+    if names and not effort.pictures:
+        raise ValueError(f"{names[0]} looks at the pictures that a run keeps; leave out --no-pictures, or that metric")
+
+
 def _rehearse(score: Score, case: Case) -> None:
     nothing = torch.zeros(1)
     if isinstance(score, Metric):
@@ -216,8 +234,10 @@ def open_folder(prepared: Prepared, out: Path, overwrite: bool) -> AbstractConte
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, effort: Effort | None = None) -> Results:
-    """Run what is not done yet, and read it all back. Raises ValueError with the first reason if every cell failed."""
+    """Run what is not done yet, and read it all back; then hold whole rows against their references, once all cells are there.
+    Raises ValueError with the first reason if every cell failed, and if pictures are needed that are not to be kept."""
     effort = effort or Effort()
+    check_effort(prepared, effort)
     if effort.workers:
         plan = replace(prepared.plan, setup=replace(prepared.plan.setup, device=prepared.device))
         again = partial(_job_elsewhere, plan, prepared.shard, effort)
@@ -229,6 +249,16 @@ def carry_out(prepared: Prepared, folder: RunFolder, watch: Watch, effort: Effor
     (results,) = read_results([folder.path])
     if len(results.failures) == len(results.records):
         raise ValueError(f"every cell failed; the first: {results.failures[0]}; --retry-failed runs them again")
+    return _with_sets(prepared, results, folder) if len(results.records) == len(prepared.cells) else results
+
+
+def _with_sets(prepared: Prepared, results: Results, folder: RunFolder) -> Results:
+    """The same with what metrics of whole rows find, written down in the folder."""
+    if not results.sets_to_come:
+        return results
+    built = dict(chain.from_iterable(named.items() for named in prepared.sets.values()))
+    results = completed(results, {name: built[name] for name in results.sets_to_come})
+    write_sets(folder.path, results.records, results.sets)
     return results
 
 

@@ -23,6 +23,7 @@ from ..files import PASSING, whole
 from .lock import HOLDER, LOCK, locked
 from .manifest import RUN, Manifest, read_manifest
 from .records import PICTURES, Finished, Record, heal, picture_folder, picture_name, read_records
+from .set_scores import SETS
 
 RECORDS = "records.jsonl"
 
@@ -158,7 +159,7 @@ def _check_ours(path: Path) -> None:
 def _clear(path: Path) -> None:
     """Remove what runs leave here, and nothing else; run.json last, so that what is left of it can be removed again."""
     shutil.rmtree(path / PICTURES, ignore_errors=True)
-    for file in (*path.glob("*.png"), path / "table.txt", path / RECORDS, path / RUN):
+    for file in (*path.glob("*.png"), path / "table.txt", path / SETS, path / RECORDS, path / RUN):
         file.unlink(missing_ok=True)
 
 

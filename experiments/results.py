@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..metrics.base import Score
+from ..metrics.base import Score, SetMetric
 from ..registry import METRICS, RegistryError
 from .folder import RECORDS
 from .manifest import RUN, Manifest, read_manifest
 from .names import build_metric
 from .records import Record, picture_name, read_records
+from .set_scores import SetScores, read_sets
 from .summary import Summary, summarise
 from .words import Shard
 
@@ -26,12 +27,15 @@ DEPTH: Final = 3
 class Results:
     """What one comparison came to, from one folder or from several with its shards. `manifest` is the first folder's; `shards`
     say which part of the cells each folder is for, None for all; `records` are those of all folders, one a cell, in the order
-    of the rows and cases."""
+    of the rows and cases; `sets`: what metrics of whole rows found of them; `unset`: those of them that could not be had, with
+    the reason."""
 
     manifest: Manifest
     folders: tuple[Path, ...]
     shards: tuple[Shard | None, ...]
     records: tuple[Record, ...]
+    sets: SetScores = field(default_factory=dict)
+    unset: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[Record]:
@@ -68,8 +72,17 @@ class Results:
     def summaries(self) -> Sequence[Summary]:
         """One summary for each task, of the metrics that are at hand."""
         tasks = dict.fromkeys(row.task for row in self.manifest.rows)
-        absent = self.manifest.absent
-        return [summarise(task, self.manifest.rows, self.records, self._metrics(task), absent=absent) for task in tasks]
+        rows, records, absent = self.manifest.rows, self.records, {**self.manifest.absent, **self.unset}
+        return [summarise(task, rows, records, self._metrics(task), self.sets, absent) for task in tasks]
+
+    @property
+    def sets_to_come(self) -> Mapping[str, SetMetric]:
+        """The metrics of whole rows, by name, that nothing is known of yet: neither a figure nor a reason why there is none."""
+        if not self.manifest.trained:
+            return {}
+        known = {*chain.from_iterable(self.sets.values()), *self.unset, *self.manifest.absent}
+        built = chain.from_iterable(self._metrics(task).items() for task in self.manifest.metrics)
+        return {name: metric for name, metric in built if isinstance(metric, SetMetric) and name not in known}
 
     def picture(self, name: str) -> Path | None:
         """The file of a picture that a record names; None where no folder has it."""
@@ -174,4 +187,5 @@ def _joined(runs: Sequence[_Run]) -> Results:
                 found[place] = record
     shards = tuple(None if run.manifest.shard is None else Shard.read(run.manifest.shard) for run in runs)
     records = tuple(found[place] for place in sorted(found))
-    return Results(runs[0].manifest, tuple(run.path for run in runs), shards, records)
+    sets = next(filter(None, (read_sets(run.path, records) for run in runs)), {})
+    return Results(runs[0].manifest, tuple(run.path for run in runs), shards, records, sets)

@@ -25,6 +25,7 @@ class JudgeFrechet(SetMetric):
     at hand. It is too large at few pictures, by about a constant over their number; figures compare at equal numbers alone."""
 
     label: ClassVar[str] = "judge Frechet"
+    digits: ClassVar[int] = 1
     higher_is_better: ClassVar[bool | None] = False
 
     def suits(self, case: Case) -> bool:

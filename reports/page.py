@@ -93,8 +93,10 @@ def _failed(results: Results) -> Iterator[str]:
 def _left_out(results: Results) -> Iterator[str]:
     for reason in results.left_out.values():
         yield f"A column is left out: {reason}."
-    for name, reason in results.manifest.absent.items():
+    for name, reason in {**results.manifest.absent, **results.unset}.items():
         yield f"The column of {name} is empty: {reason.rstrip('.')}."
+    for name in results.sets_to_come:
+        yield f"There is no column of {name} yet, which looks at all pictures of a row together: fe report makes it."
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -31,6 +31,8 @@ def reading(summary: Summary) -> str:
     if best is first:
         rest = [line for line in lines[1:] if not math.isnan(line.differences[name].low)]
         return f"{opening}{cost}; {_rest_behind_first(rest, name, summary)}." if rest else f"{opening}{cost}."
+    if not first.scores[name].count:  # its pictures are what the others are held against
+        return f"{opening}{cost}."
     beside = f", against {_value(first, name, metric)} at {count(first.nfe)} of {_title(first, summary)}"
     difference = best.differences[name]
     if math.isnan(difference.low):

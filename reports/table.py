@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..experiments.statistics import Estimate
 from ..experiments.summary import Line, Summary
-from ..metrics.base import Score
+from ..metrics.base import Score, SetMetric
 
 TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it again", "edit": "Edits"}
 BETTER, WORSE, OTHER = "▲", "▼", "◆"
@@ -70,6 +70,12 @@ def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> s
         f"peak: memory {'on the GPU' if on_gpu else 'of the whole process, libraries and weights included'}.",
         "± and [ ]: 95 % interval over cases.",
     ]
+    sets = [metric.label for summary in summaries for metric in summary.metrics.values() if isinstance(metric, SetMetric)]
+    if sets:
+        said.append(
+            f"{', '.join(dict.fromkeys(sets))}: of all pictures of a row together, so without a paired difference; [ ] there: "
+            "bootstrap over cases, which leaves out what such a distance is too large by where pictures are few."
+        )
     if any(len(summary.methods) > 1 for summary in summaries):
         said.append(
             f"Under a value: its paired difference from the first row; {BETTER} better, {WORSE} worse, {OTHER} other, "
@@ -125,7 +131,7 @@ def score(estimate: Estimate, metric: Score, cases: int) -> str:
     fewer = f" n={estimate.count}" if estimate.count < cases else ""
     if math.isnan(estimate.low):
         return number + fewer
-    if metric.proportion:
+    if metric.proportion or isinstance(metric, SetMetric):
         low, high = (f"{_shown(end, metric):.{metric.digits}f}" for end in (estimate.low, estimate.high))
         return f"{number} \\[{low}, {high}]{fewer}"  # the backslash keeps rich from reading markup
     return f"{number} ±{_shown(estimate.half, metric):.{metric.digits}f}{fewer}"

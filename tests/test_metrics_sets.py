@@ -41,7 +41,8 @@ def exact(mean: Tensor, covariance: Tensor, count: int) -> Tensor:
     """A sample with exactly these moments."""
     raw = sample(count, len(mean), seed=5)
     centred = torch.linalg.qr(raw - raw.mean(0)).Q * math.sqrt(count - 1)
-    return centred @ torch.linalg.cholesky(covariance).T + mean
+    moved: Tensor = centred @ torch.linalg.cholesky(covariance).T + mean
+    return moved
 
 
 class Flat(nn.Module):
