@@ -190,10 +190,10 @@ def dreamsim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
 def test_dreamsim_is_called_with_its_own_preparation(
     dreamsim: list[dict[str, object]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grey = [torch.full((3, 40, 60), value / 255) for value in (10.2, 90.0, 200.0)]
+    grey = [torch.full((3, 40, 60), value / 255) for value in (10.6, 90.0, 200.0)]
     metric = DreamSim(device="cpu")
     found = many(metric, grey, [grey[1], grey[1], grey[0]])
-    assert found == pytest.approx([80 / 255, 0.0, 190 / 255], abs=1e-6)  # 10.2 is 10 in a file
+    assert found == pytest.approx([79 / 255, 0.0, 189 / 255], abs=1e-6)  # 10.6 is 11 in a file
     many(metric, grey, grey)
     folder = str(tmp_path / "dreamsim")
     assert dreamsim == [{"pretrained": True, "device": "cpu", "cache_dir": folder, "weights only": "1"}]
