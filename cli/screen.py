@@ -41,6 +41,7 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], rig
 
 def show_page(screen: Console, page: Page, files: str = "") -> None:
     """Print the page of a comparison; `files` says what was written where."""
+    from ..reports.protocol import put_beside
     from ..reports.table import put
 
     put(screen, page.tables)
@@ -50,6 +51,7 @@ def show_page(screen: Console, page: Page, files: str = "") -> None:
             screen.print(told, style=style, markup=False, soft_wrap=True)
     if page.said:
         screen.print(page.said, style="bold", markup=False, soft_wrap=not screen.is_terminal)  # one line in a file
+    put_beside(screen, page.beside)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         cases="folder",
         methods=("from-noise+euler/20", "from-noise+rf-solver/10", "from-noise+fireflow/10"),
         metrics=("clip-t", "fid"),
-        settings={"from-noise": {"target_guidance": "3.5"}},
+        settings={"from-noise": {"target_guidance": "3.5"}, "fid": {"against": "source"}},
         tasks=("edit",),
         assumed=(
             "The folder holds photographs with their captions as `target`: the paper takes 10,000 captions of MSCOCO 2014's "
@@ -136,17 +136,18 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         what="cats that the model drew itself turned into dogs: what it costs, and how near to drawn dogs one gets",
         model="sd3-medium",
         cases="folder",
-        methods=("flowedit@sd3", "inversion+euler/50", "from-noise+euler/50"),
+        methods=("flowedit@sd3", "inversion+euler/50"),
         metrics=("latent-cost", "lpips", "fid", "kid"),
         settings={
             "inversion": {"source_guidance": "1", "target_guidance": "7"},
             "from-noise": {"target_guidance": "7", "draw": "0,1"},
+            **{name: {"against": "from noise draw=1"} for name in ("fid", "kid")},
         },
         tasks=("edit",),
         assumed=(
-            "The folder is one that `fe generate --prompts cat-dog` drew with the same model, solver, steps (50), seed (0) and "
-            "guidance (7): then from-noise with draw=0 starts from the very noise of the source, and is the paper's exact "
-            "inversion; draw=1 owes nothing to the source.",
+            "The folder is one that `fe generate --prompts cat-dog --steps 50 --guidance 7` drew with the same model and seed: "
+            "then the control from noise with draw=0 starts from the very noise of its source, and is the paper's inversion, "
+            "which is exact; draw=1 owes nothing to the source, and is what FID and KID are against.",
             "The paper's 1000 prompts were written by a language model and are not published: those of cat-dog are made up "
             "here, by the same recipe.",
             "The guidance that sources and dogs are drawn with is not said; 7 is usual for SD3. Inversion by Euler steps, "

@@ -67,7 +67,7 @@ def _moved(figure: str, shift: int) -> str:
 
 
 PIE_BENCH: Final = Printed(
-    ("NFE", "structure", "PSNR", "LPIPS", "MSE", "SSIM", "CLIP whole", "CLIP edited"),
+    ("NFE", "struct.", "PSNR", "LPIPS", "MSE", "SSIM", "CLIP whole", "CLIP edited"),
     (
         *_rows(
             f"{FIREFLOW}, table 4",

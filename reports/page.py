@@ -16,6 +16,7 @@ from . import FILE_WIDTH
 from .kinds import kinds_table
 from .pictures import grid
 from .plots import path_plot, quality_plot
+from .protocol import beside, laid_out, put_beside
 from .reading import reading
 from .table import notes, put, table
 
@@ -34,12 +35,14 @@ SHARDS = 8
 @dataclass(frozen=True)
 class Page:
     """The tables of a comparison, what their headings and signs mean, what is missing from them (empty where nothing is: a
-    run that is not finished, cells that failed, metrics that are not at hand), and one sentence a task that reads them."""
+    run that is not finished, cells that failed, metrics that are not at hand), and one sentence a task that reads them.
+    `beside`: text and tables of the protocol that the run follows, if any, which stand apart from ours."""
 
     tables: Sequence[Table]
     explained: str
     missing: str
     said: str
+    beside: Sequence[str | Table] = ()
 
     @classmethod
     def of(cls, results: Results) -> Page:
@@ -48,7 +51,7 @@ class Page:
         tables = [shown for one in summaries for shown in (table(one), kinds_table(one)) if shown is not None]
         explained = notes(summaries, on_gpu=results.on_gpu, trained=results.manifest.trained)
         missing = "\n".join([*_unfinished(results), *_failed(results), *_left_out(results)])
-        return cls(tables, explained, missing, " ".join(filter(None, map(reading, summaries))))
+        return cls(tables, explained, missing, " ".join(filter(None, map(reading, summaries))), beside(results))
 
     def text(self) -> str:
         """The whole page, FILE_WIDTH columns wide."""
@@ -56,6 +59,7 @@ class Page:
         page = Console(file=file, width=FILE_WIDTH, highlight=False, force_jupyter=False)  # not into a cell
         put(page, self.tables)
         page.print(*filter(None, (self.explained, self.missing, self.said)), sep="\n\n", markup=False)
+        put_beside(page, self.beside)
         return file.getvalue()
 
 
@@ -144,6 +148,7 @@ def summed_up(results: Results, folder: Path) -> Iterable[str]:
     """Write into `folder` what can be drawn from results alone; gives the files' names."""
     (folder / "table.txt").write_text(Page.of(results).text(), encoding="utf-8")
     yield "table.txt"
+    yield from laid_out(results, folder)
     if grid(results, folder / "grid.png"):
         yield "grid.png"
     if quality_plot(results.summaries, folder / "quality.png"):
