@@ -15,17 +15,20 @@ Row = list[str]
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice([*TABLES, "presets"]), required=False)
+@click.argument("what", type=click.Choice([*TABLES, "presets", "protocols"]), required=False)
 def listing(what: str | None) -> None:
-    """Show solvers, editors, models, metrics, cases and presets, with what can be set (all, unless one is named).
+    """Show solvers, editors, models, metrics, cases, presets and protocols, with what can be set (all, unless one is named).
 
-    A plug-in that fails to import is shown with the reason.
+    A plug-in that fails to import is shown with the reason, and so is a metric whose weights are not on this machine, with what
+    would fetch them. Nothing is fetched.
     """
     for kind in TABLES if what is None else [what]:
         if kind in TABLES:
             _show(kind, TABLES[kind])
     if what in (None, "presets"):
         _show_presets()
+    if what in (None, "protocols"):
+        _show_protocols()
 
 
 def _show(kind: str, table: Table) -> None:
@@ -35,10 +38,13 @@ def _show(kind: str, table: Table) -> None:
     rows: list[Row] = []
     options: list[Row] = []
     faults: list[str] = []
+    told: dict[str, list[str]] = {}
     for name in table:
         try:
             rows.append([name, *cells(name, table[name]), table.origin(name), _first_sentence(table[name])])
             options += _options(name, table[name])
+            if kind in BELOW and (note := BELOW[kind][1](name, table[name])):
+                told.setdefault(note.rstrip("."), []).append(name)
         except RegistryError as fault:
             faults.append(str(fault))
         except Exception as fault:  # a plug-in may fail in any way; the rest must go on
@@ -48,6 +54,10 @@ def _show(kind: str, table: Table) -> None:
         show("options of models", ["option", "default", "allowed", "meaning", "of"], _of_models(options))
     elif options:
         show(f"options of {kind}", ["option", "default", "allowed", "meaning"], options)
+    if told:
+        console().print(f"{BELOW[kind][0]}:", style="bold")
+    for note, names in told.items():
+        console().print(f"  {', '.join(names)}: {note}", markup=False, soft_wrap=True)  # commands are to be copied
     for line in faults:
         console().print(f"not usable: {line}", style="red", markup=False)
 
@@ -63,6 +73,20 @@ def _show_presets() -> None:
     show("presets", ["name", "for", "editor + solver", "steps", "options"], rows, right=["steps"])
     show("sources of presets", ["name", "paper", "note"], [[name, one.paper, one.note] for name, one in PRESETS.items()])
     console().print("--preset NAME uses one; --steps, --solver and --set go before what it says.", style="dim", markup=False)
+
+
+def _show_protocols() -> None:
+    from ..experiments.protocols import PROTOCOLS
+    from .screen import console, show
+
+    rows = []
+    for name, one in PROTOCOLS.items():
+        options = [f"{owner}.{option}={value}" for owner, said in one.settings.items() for option, value in said.items()]
+        listed = ("\n".join(lines) for lines in (one.methods, one.metrics, options))
+        rows.append([name, str(one.version), one.model, one.cases, *listed])
+    show("protocols", ["name", "version", "model", "cases", "methods", "metrics", "options"], rows, right=["version"])
+    show("what protocols show", ["name", "what", "paper"], [[name, one.what, one.paper] for name, one in PROTOCOLS.items()])
+    console().print("fe compare --protocol NAME follows one; other flags go before what it says.", style="dim", markup=False)
 
 
 def _model(name: str, kind: type) -> Row:
@@ -83,7 +107,18 @@ def _metric(name: str, kind: type) -> Row:
 
     metric = build_metric(name)
     better = {True: "higher", False: "lower", None: ""}[metric.higher_is_better]
-    return [metric.label, metric.unit, better, ", ".join(metric.tasks)]
+    return ["no" if metric.missing() else "yes", metric.label, metric.unit, better, ", ".join(metric.tasks)]
+
+
+def _missing(name: str, kind: type) -> str:
+    from ..experiments.names import build_metric
+
+    return build_metric(name).missing()
+
+
+def _licence(name: str, kind: type) -> str:
+    licence: str = kind.licence  # type: ignore[attr-defined]  # a CaseSet, as the table has seen to
+    return licence
 
 
 def _nothing(name: str, kind: type) -> Row:
@@ -94,9 +129,14 @@ COLUMNS: dict[str, tuple[list[str], Callable[[str, type], Row]]] = {
     "solvers": (["order", f"evaluations in {STEPS} steps", "reversible"], _solver),
     "editors": ([], _nothing),
     "models": (["weights"], _model),
-    "metrics": (["label", "unit", "better", "for"], _metric),
+    "metrics": (["here", "label", "unit", "better", "for"], _metric),
     "cases": ([], _nothing),
 }
+BELOW: dict[str, tuple[str, Callable[[str, type], str]]] = {
+    "metrics": ("metrics that are not here, and what would fetch them", _missing),
+    "cases": ("licences", _licence),
+}
+"""What is told below a table, of those that have something to tell."""
 
 
 def _options(name: str, kind: type) -> Iterator[Row]:

@@ -21,7 +21,7 @@ COMMANDS = {
     "edit": "Edit a picture, or a folder of pictures.",
     "generate": "Draw pictures from a prompt.",
     "reconstruct": "Invert a picture and bring it back: error against cost.",
-    "list": "Show solvers, editors, models, metrics, cases and presets.",
+    "list": "Show solvers, editors, models, metrics, cases, presets and protocols.",
     "check": "Hold a solver to what it claims; look through a data set before hours are spent on it.",
 }
 MODULES = {"list": "listing"}  # where a command's module is not called as the command is
