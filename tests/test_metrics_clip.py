@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -223,7 +222,7 @@ def test_a_prompt_that_is_too_long_is_cut_off_and_told_once(folder: str) -> None
 
 
 @pytest.fixture
-def wordless(tiny_clip: Path, tmp_path: Path) -> Iterator[Path]:
+def wordless(tiny_clip: Path, tmp_path: Path) -> Path:
     """A copy of the folder that has no tokenizer."""
     copy = tmp_path / "wordless"
     copy.mkdir()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fe.metrics.networks import Memory, compute_device
+from fe.metrics.networks import CHUNK, Memory, compute_device, in_chunks
 from fe.metrics.weights import checkpoint_missing, checkpoint_path, hub_folder, hub_missing
 from torch import Tensor
 
@@ -123,6 +123,20 @@ def test_devices() -> None:
         compute_device("cuda:99")
     with pytest.raises(ValueError, match="'fast' is no device"):
         compute_device("fast")
+
+
+def test_rows_are_made_in_chunks_and_do_not_keep_them() -> None:
+    sizes = []
+
+    def make(things: Any) -> Tensor:
+        sizes.append(len(things))
+        return torch.tensor(things, dtype=torch.float64)[:, None] * torch.ones(5, requires_grad=True)
+
+    rows = in_chunks(range(CHUNK + 3), make)
+    assert sizes == [CHUNK, 3]
+    assert [row[0].item() for row in rows] == list(range(CHUNK + 3))
+    assert all(row.dtype == torch.float32 and not row.requires_grad and not row.is_inference() for row in rows)
+    assert all(row.untyped_storage().nbytes() == row.nbytes == 20 for row in rows)
 
 
 class Maker:
