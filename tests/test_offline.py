@@ -1,0 +1,117 @@
+"""--offline: whatever would ask the Hugging Face hub, a plug-in too, says at once that it cannot; no connection is tried."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+PLUGIN = """
+from fe.models.base import Loader
+
+
+class Asking(Loader):
+    def load(self, source, setup):
+        from huggingface_hub import snapshot_download
+
+        snapshot_download("nobody/nothing")
+"""
+
+PRELUDE = """
+import json, socket, sys, time
+
+tried, slept = [], []
+time.sleep = slept.append  # between tries again
+
+
+def refuse(*where, **how):
+    tried.append(repr(where))
+    raise OSError("no network in this test")
+
+
+for name in ("connect", "connect_ex"):
+    setattr(socket.socket, name, refuse)
+for name in ("getaddrinfo", "create_connection"):
+    setattr(socket, name, refuse)
+
+BEFORE
+from fe.cli.main import main
+
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+
+import os
+from huggingface_hub import constants
+
+print(json.dumps([code, tried, slept, constants.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")]))
+"""
+
+
+class Ended(NamedTuple):
+    """How a command ended: `tried` are its connections, `slept` the seconds between them, `offline` what the library took from
+    it, `inherited` what processes that it starts will."""
+
+    code: int
+    tried: list[str]
+    slept: list[float]
+    offline: bool
+    inherited: str | None
+    said: str
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages with a model that asks the hub, found by its entry point."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "fe_asking.py").write_text(PLUGIN)
+    about = folder / "fe_asking-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fe-asking\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[fe.models]\nasking = fe_asking:Asking\n")
+    return folder
+
+
+def run(site: Path, home: Path, *words: str, before: str = "") -> Ended:
+    """A command in a process of its own, on a machine without a network or downloads. before: what it imports first."""
+    told = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+    environment = {name: value for name, value in os.environ.items() if name not in told}
+    environment |= {"PYTHONPATH": str(site), "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PRELUDE.replace("BEFORE", before), *words]
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
+    assert done.stdout, done.stderr
+    found: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    return Ended(*found, said=done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [
+        (["compare", "--cases", "scenes:1"], ""),
+        (["edit", "scenes:0"], ""),
+        (["generate", "--prompt", "a red star"], "import huggingface_hub.constants"),
+        (["reconstruct", "scenes:0"], ""),
+    ],
+    ids=["compare", "edit", "generate, once the hub's library is there", "reconstruct"],
+)
+def test_what_is_missing_is_said_at_once_and_nothing_is_asked(
+    words: list[str], before: str, site: Path, tmp_path: Path
+) -> None:
+    ended = run(site, tmp_path, *words, "--model", "asking", "--offline", before=before)
+    assert (ended.tried, sum(ended.slept)) == ([], 0)
+    assert ended.code == 2
+    assert ended.said.startswith("fe: ")
+    assert ended.said.count("\n") == 1
+    assert (ended.offline, ended.inherited) == (True, "1")
+
+
+def test_without_it_the_same_model_does_ask(site: Path, tmp_path: Path) -> None:
+    ended = run(site, tmp_path, "generate", "--prompt", "a red star", "--model", "asking", "--no-offline")
+    assert ended.tried
+    assert (ended.offline, ended.inherited) == (False, None)
