@@ -15,6 +15,10 @@ import torch
 from fe.cases.base import Stored
 from fe.cases.folder import FolderCases, Line
 from fe.cases.pictures import Picture, fitted, fitted_size, read, size_of
+from fe.experiments.compare import prepare
+from fe.experiments.plan import planned
+from fe.experiments.words import Asked, CaseChoice
+from fe.models.base import Setup
 from PIL import Image, ImageFile
 
 ROWS = 10_000
@@ -138,3 +142,31 @@ def test_the_size_that_is_foretold_comes(height: int, width: int, multiple: int,
             came()
     else:
         assert fitted_size(height, width, multiple, side, square) == came()
+
+
+def test_a_comparison_is_prepared_without_keeping_pixels(
+    tmp_path: Path, tiny_scenes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures of another size than the model's are fitted when they are looked at, and each is read a few times at most."""
+    Image.new("RGB", (96, 80)).save(tmp_path / "a.png")
+    rows = [f"a{i}.png,a red star,a blue star\n" for i in range(60)]
+    for i in range(60):
+        os.link(tmp_path / "a.png", tmp_path / f"a{i}.png")
+    (tmp_path / "prompts.csv").write_text("picture,source,target\n" + "".join(rows))
+    reads = 0
+    plain = FolderCases._read_picture
+
+    def counted(cases: FolderCases, line: Line, size: tuple[int, int]) -> torch.Tensor:
+        nonlocal reads
+        reads += 1
+        return plain(cases, line, size)
+
+    monkeypatch.setattr(FolderCases, "_read_picture", counted)
+    asked = Asked(solvers=("euler",), editors=("no-edit",), steps=(1,), cases=CaseChoice.read(f"folder:{tmp_path}"))
+    plan, _ = planned(asked, tiny_scenes, Setup(device="cpu"), {})
+    with pytest.warns(UserWarning, match="resized"):
+        prepared = prepare(plan)
+    assert len(prepared.cases) == 60
+    assert all(isinstance(case.content, Stored) for case in prepared.cases)
+    assert {case.shape for case in prepared.cases} == {(3, 64, 64)}
+    assert reads <= 2 * 60
