@@ -87,7 +87,7 @@ def _published(printed: Printed) -> Iterator[str | Table]:
     """The table of what others printed, and below it whose figures these are and what is to be known of them."""
     sources = list(dict.fromkeys(row.source for row in printed.rows))
     if printed.rows:
-        shown = Table(title=TITLE, title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+        shown = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
         shown.add_column("method", no_wrap=True)
         for heading in printed.columns:
             shown.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
@@ -96,6 +96,7 @@ def _published(printed: Printed) -> Iterator[str | Table]:
             number = sources.index(row.source) + 1
             last = row is [one for one in printed.rows if one.source == row.source][-1]
             shown.add_row(row.method, *row.figures, f"({number})", end_section=last)
+        yield TITLE  # a table folds its title where it is narrower
         yield shown
     told = [f"({number}) {source}" for number, source in enumerate(sources, start=1)]
     told += [f"- {remark}" for remark in printed.remarks]
