@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +80,7 @@ def edit(
     """Edit PICTURE: a file, a folder of pictures, or a case that ships with the package, such as scenes:7.
 
     A folder may hold prompts.csv (columns picture, source, target) or prompts.jsonl; --source and --target overrule them.
-    The results are PNG files in --out, called after the picture and the method; the input is never written to.
+    The results are PNG files in --out, called after the picture, the method and what is set; the input is never written to.
 
     \b
     fe edit scenes:7 --path
@@ -95,7 +97,15 @@ def edit(
         check_mask(way.editor)
     listed = [one.prompted(source, target) for one in subjects(picture)]
     check_writable(job.out)
+    way = replace(way, name=way.name + _apart_by(as_options(settings), job.seed))
     _edit_all(listed, wanted.load(way.of_model), way, job)
+
+
+def _apart_by(options: Mapping[str, str], seed: int) -> str:
+    """What is set, as the end of a name (a hash where it is long): the results of other settings then do not replace these."""
+    said = sorted(f".{name.rpartition('.')[2].replace('-', '_')}={value}" for name, value in options.items())
+    words = re.sub(r"[^\w.=+-]", "_", "".join(said)) + (f".seed{seed}" if seed else "")
+    return words if len(words) <= 100 else f".{sha256(words.encode()).hexdigest()[:8]}"
 
 
 def _edit_all(listed: Sequence[Subject], model: Model[Any], way: Way, job: Job) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from .kinds import Device, Folder
+from .shared import offline_option
 
 
 @click.command()
 @click.argument("run", type=Folder())
 @click.argument("cell", required=False)
 @click.option("--device", type=Device(), help="Where to run it. [default: as the run was asked for]")
+@offline_option
 @click.pass_context
 def reproduce(ctx: click.Context, run: Path, cell: str | None, device: str | None) -> None:
     """Run one CELL of a RUN again, in the batch that it was part of, and say whether it is identical.

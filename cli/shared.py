@@ -72,7 +72,7 @@ offline_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=stay_offline,
-    help="Have nothing ask the network, also no plug-in of others by way of the Hugging Face hub.",
+    help="Let nothing ask the Hugging Face hub, plug-ins included: what is missing is said at once.",
 )
 MODEL_OPTIONS = (
     click.option("--model", "spec", type=ModelSpec(), default="scenes", help="A name, a folder, a hub id, or KIND:SOURCE."),

@@ -51,10 +51,10 @@ def test_object_folder_and_command_line_give_identical_latents(pipeline: tuple[s
     by_folder = fe.edit(fe.load_model(folder, kind=kind, device="cpu"), photo, **SHORT)
     words = ["--source", WORDS["source"], "--target", WORDS["target"], "--steps", "4", "--seed", "3", "--device", "cpu"]
     command("edit", photo, *words, "--model", f"{kind}:{folder}", "--save-latents", "--out", tmp_path / "out")
-    by_command = load_file(tmp_path / "out" / "photo.flowedit-euler-4.safetensors")["latent"]
+    by_command = load_file(tmp_path / "out" / "photo.flowedit-euler-4.seed3.safetensors")["latent"]
     assert torch.equal(by_object.latent, by_folder.latent)
     assert torch.equal(by_object.latent, by_command)
-    written = read(tmp_path / "out" / "photo.flowedit-euler-4.png").pixels
+    written = read(tmp_path / "out" / "photo.flowedit-euler-4.seed3.png").pixels
     assert (written - by_object.pixels).abs().max() <= 0.51 / 255
     assert not torch.equal(fe.edit(fe.load_model(built, kind=kind), photo, **SHORT | {"seed": 4}).latent, by_object.latent)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +69,7 @@ def test_a_case_of_scenes_brings_its_prompts(fe: Fe) -> None:
 def test_equal_prompts_give_back_the_case(fe: Fe) -> None:
     guidance = ["--set", "flowedit.source_guidance=2", "--set", "flowedit.target_guidance=2"]
     assert fe("edit", "scenes:3", "--steps", "4", "--source", STAR, "--target", STAR, *guidance).exit_code == 0
-    edited = read(Path("results/edit/scenes-3.flowedit-euler-4.png")).pixels
+    edited = read(Path("results/edit/scenes-3.flowedit-euler-4.source_guidance=2.target_guidance=2.png")).pixels
     assert fe("edit", "scenes:3", "--editor", "no-edit", "--steps", "4").exit_code == 0
     codec = read(Path("results/edit/scenes-3.no-edit-euler-4.png")).pixels
     source = ScenesCases().take(4)[3].picture
@@ -89,21 +94,20 @@ def test_a_photo_is_fitted_and_told_and_left_as_it_was(fe: Fe, photo: Path) -> N
 
 def test_the_strip_begins_with_the_source_and_ends_with_the_result(fe: Fe) -> None:
     assert fe("edit", "scenes:0", "--steps", "3", "--set", "flowedit.n_max=3", "--path").exit_code == 0
-    with Image.open("results/edit/scenes-0.flowedit-euler-3.path.png") as image:
+    with Image.open("results/edit/scenes-0.flowedit-euler-3.n_max=3.path.png") as image:
         strip = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255).permute(2, 0, 1)
     small = strip[:, :128:2, ::2]  # 64-pixel pictures are shown twice as large
     source = ScenesCases().take(1)[0].picture
-    result = read(Path("results/edit/scenes-0.flowedit-euler-3.png")).pixels
+    result = read(Path("results/edit/scenes-0.flowedit-euler-3.n_max=3.png")).pixels
     assert (small[:, :, :64] - source).square().mean().sqrt() < 0.05
     assert torch.equal(small[:, :, -64:], result)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(fe: Fe) -> None:
-    name = Path("results/edit/scenes-1.flowedit-euler-3.png")
     seen = []
     for seed in ("5", "5", "6"):
         assert fe("edit", "scenes:1", "--steps", "3", "--seed", seed).exit_code == 0
-        seen.append(name.read_bytes())
+        seen.append(Path(f"results/edit/scenes-1.flowedit-euler-3.seed{seed}.png").read_bytes())
     assert seen[0] == seen[1] != seen[2]
 
 
@@ -158,9 +162,11 @@ def test_options_go_before_the_preset(fe: Fe) -> None:
         "edit", "scenes:2", "--preset", "flowedit@flux", "--steps", "14", "--solver", "midpoint", "--set", "flowedit.n_avg=2"
     )
     assert done.exit_code == 0, done.stderr
-    assert "scenes-2.flowedit@flux-midpoint-14.png: 48 calls, 96 rows" in done.stdout  # 12 of 14 steps, two draws, two stages
+    assert (
+        "scenes-2.flowedit@flux-midpoint-14.n_avg=2.png: 48 calls, 96 rows" in done.stdout
+    )  # 12 of 14 steps, two draws, two stages
     altered = fe("edit", "scenes:2", "--preset", "fireflow@paper-8", "--set", "injection.inject=2")
-    assert "scenes-2.fireflow@paper-8-fireflow-8.png: 18 calls" in altered.stdout  # no longer what was published
+    assert "scenes-2.fireflow@paper-8-fireflow-8.inject=2.png: 18 calls" in altered.stdout  # no longer what was published
 
 
 def test_a_mask_keeps_the_rest_of_the_picture(fe: Fe, photo: Path) -> None:
@@ -184,8 +190,7 @@ def test_options_of_the_model_are_set_as_the_models(tiny_folder: Path, photo: Pa
     found = []
     for exact in ("true", "false"):
         assert CliRunner().invoke(main, [*words, "--set", f"model.exact_time={exact}"]).exit_code == 0
-        latent = load_file(tmp_path / "out" / "photo.flowedit-euler-2.safetensors")["latent"]
-        found.append(latent.clone())  # it may lie in the file itself, which the next run writes over
+        found.append(load_file(tmp_path / "out" / f"photo.flowedit-euler-2.exact_time={exact}.safetensors")["latent"])
     assert not torch.equal(*found)
     assert "did you mean exact_time" in CliRunner().invoke(main, [*words, "--set", "model.exact_tme=true"]).stderr
 
@@ -303,3 +308,77 @@ def test_reconstruct_counts_and_bounds(fe: Fe) -> None:
 def test_reconstruct_takes_one_picture(fe: Fe, photo: Path) -> None:
     Image.open(photo).save(photo.parent / "second.png")
     assert_refused(fe("reconstruct", str(photo.parent)), "one picture is reconstructed at a time, got 2")
+
+
+def test_results_of_other_settings_and_seeds_stand_beside_each_other(fe: Fe) -> None:
+    base = ["edit", "scenes:1", "--steps", "3"]
+    for more in ([], ["--set", "flowedit.n-max=2"], ["--set", "flowedit.n_max=2", "--seed", "4"], ["--seed", "4"]):
+        assert fe(*base, *more).exit_code == 0
+    names = [f"scenes-1.flowedit-euler-3{end}.png" for end in (".n_max=2", ".n_max=2.seed4", ".seed4", "")]
+    assert sorted(files(Path("results/edit"))) == sorted(names)
+    assert len({Path("results/edit", name).read_bytes() for name in names}) == 4
+    long = [f"--set=flowedit.{name}=1.{'0' * 60}" for name in ("source_guidance", "target_guidance")]
+    assert fe(*base, *long).exit_code == 0
+    (hashed,) = set(files(Path("results/edit"))) - set(names)
+    assert re.fullmatch(r"scenes-1\.flowedit-euler-3\.[0-9a-f]{8}\.png", hashed)
+
+
+@pytest.fixture
+def stars(tmp_path: Path) -> Path:
+    """A list of prompts."""
+    path = tmp_path / "stars.csv"
+    rows = "".join(f"{STAR},{HEART},shape {number}\n" for number in range(3000))
+    path.write_text(f"source,target,kind\n{rows}")
+    return path
+
+
+def test_generate_draws_a_list_and_compare_reads_it(fe: Fe, stars: Path) -> None:
+    words = ["--solver", "midpoint", "--steps", "2", "--seed", "7", "--guidance", "2", "--count", "3"]
+    done = fe("generate", "--prompts", str(stars), "--out", "drawn", *words)
+    assert done.exit_code == 0, done.stderr
+    assert files(Path("drawn")) == [".lock", *(f"0000{number}.png" for number in range(3)), "drawn.json", "prompts.csv"]
+    assert Path("drawn/prompts.csv").read_text().splitlines()[3] == f"0002,00002.png,{STAR},{HEART},shape 2"
+    found = re.fullmatch(r"drawn: 3 pictures with their prompts, and the noise known for: fe (.*)\n", done.stdout)
+    assert found is not None
+    told = found[1].split()
+    told = told[: (at := told.index("--model"))] + told[at + 2 :]  # the fixture says it
+    assert fe(*told, "--metrics", "source-psnr", "--editor", "no-edit", "--out", "run").exit_code == 0
+    (Path("drawn") / "prompts.csv").write_text(Path("drawn/prompts.csv").read_text().replace("heart", "star"))
+    assert fe(*told, "--metrics", "source-psnr", "--editor", "no-edit", "--out", "same").exit_code == 0
+    for run, equal in (("run", False), ("same", True)):
+        again = [read(path).pixels for path in sorted(Path(run, "pictures", "from-noise").glob("*.png"))]
+        drawn = [read(path).pixels for path in sorted(Path("drawn").glob("*.png"))]
+        assert ((torch.stack(again) - torch.stack(drawn)).abs().max() <= 1.01 / 255) == equal
+
+
+def test_generate_is_told_one_thing_to_draw_and_where(fe: Fe, stars: Path) -> None:
+    assert_refused(fe("generate"), "either by --prompt or by --prompts")
+    assert_refused(fe("generate", "--prompt", STAR, "--prompts", str(stars)), "either by --prompt or by --prompts")
+    assert_refused(fe("generate", "--prompts", str(stars)), "say where with --out FOLDER")
+    assert_refused(fe("generate", "--prompts", "starz.csv", "--out", "drawn"), "there is no file 'starz.csv'")
+    assert_refused(
+        fe("generate", "--prompts", "scenes:2", "--out", "drawn", "--set", "mixture.points=3"), "which uses euler, scenes"
+    )
+    assert_refused(fe("generate", "--prompts", str(stars), "--out", "drawn", "--size", "64x128"), "draws 64x64 only")
+
+
+def test_a_list_that_is_interrupted_says_what_is_kept(tiny_scenes: str, stars: Path, tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    command = ["generate", "--prompts", str(stars), "--model", tiny_scenes, "--steps", "1", "--batch", "2", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fe.cli.main", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell in the background leaves ignored
+    )
+    until = time.monotonic() + 100
+    while not (out / "00003.png").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    kept = len(list(out.glob("*.png")))
+    assert said == f"fe: interrupted: {kept} of 3000 pictures are kept in {out}; the same command goes on from there\n"
+    assert process.returncode == 130
+    assert 4 <= kept < 3000
+    assert not (out / "prompts.csv").exists()
+    assert not list(out.glob(".fe-*"))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -86,8 +86,8 @@ def run(site: Path, home: Path, *words: str, before: str = "") -> Ended:
     command = [sys.executable, "-c", PRELUDE.replace("BEFORE", before), *words]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
     assert done.stdout, done.stderr
-    found: list[Any] = json.loads(done.stdout.splitlines()[-1])
-    return Ended(*found, said=done.stderr)
+    code, tried, slept, offline, inherited = json.loads(done.stdout.splitlines()[-1])
+    return Ended(code, tried, slept, offline, inherited, done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_folder_is_edited_by_its_path_alone_or_with_its_kind(
     done = CliRunner().invoke(main, ["edit", *words, *guidance, "--model", f"{kind}{tiny_sd3_folder}"])
     assert done.exit_code == 0, done.output
     assert "6 calls, 24 rows" in done.stdout  # 24 of 28 steps, and four rows in each
-    with Image.open("results/edit/photo.flowedit-euler-7.png") as result:
+    with Image.open("results/edit/photo.flowedit-euler-7.source_guidance=2.target_guidance=5.png") as result:
         assert result.size == (24, 16)
 
 
