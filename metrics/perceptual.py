@@ -11,7 +11,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -197,7 +197,7 @@ def _dreamsim(folder: Path, device: torch.device) -> tuple[nn.Module, Callable[[
     hub_folder, forced = torch.hub.get_dir(), os.environ.get(_WEIGHTS_ONLY)
     os.environ[_WEIGHTS_ONLY] = "1"  # DINO's code calls torch.load without saying so
     try:
-        with redirect_stdout(io.StringIO()):  # it says which folder it reads
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it says which folders it reads
             network, prepare = dreamsim(cache_dir=str(folder), device=str(device))
     finally:
         torch.hub.set_dir(hub_folder)  # it moves torch.hub's folder for the whole process

@@ -170,6 +170,7 @@ def dreamsim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
 
     def build(pretrained: bool = True, device: str = "cuda", cache_dir: str = "./models") -> tuple[Mean, Callable[..., Tensor]]:
         print(f"Using cached {cache_dir}")
+        print(f"Using cache found in {cache_dir}", file=sys.stderr)
         torch.hub.set_dir(cache_dir)
         forced = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
         calls.append({"pretrained": pretrained, "device": device, "cache_dir": cache_dir, "weights only": forced})
@@ -199,7 +200,7 @@ def test_dreamsim_is_called_with_its_own_preparation(
     assert dreamsim == [{"pretrained": True, "device": "cpu", "cache_dir": folder, "weights only": "1"}]
     assert torch.hub.get_dir() == str(tmp_path)
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_dreamsim_takes_many_in_parts(dreamsim: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
