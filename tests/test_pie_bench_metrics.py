@@ -37,10 +37,11 @@ SIDE = 96
 PROMPTS = ("a small red circle at the top", "a large blue star on the left", "the green square", "a striped yellow star")
 
 
-def lively(network: Any) -> Any:
-    """The network with weights that tell pictures apart, which those that it starts with do not."""
+def lively(kind: Any, config: Any, **options: bool) -> Any:
+    """A network with weights that tell pictures apart, which those that it starts with do not."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(8)
+        network = kind(config, **options)
         for weight in network.parameters():
             if weight.ndim > 1:  # biases would say the same of all of them
                 nn.init.normal_(weight, std=0.3)
@@ -56,7 +57,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     text = {**size, "vocab_size": len(words), "max_position_embeddings": 16}
     text |= {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
     config = CLIPConfig(text_config=text, vision_config={**size, "image_size": 32, "patch_size": 8}, projection_dim=24)
-    lively(CLIPModel(config)).save_pretrained(folder)
+    lively(CLIPModel, config).save_pretrained(folder)
     words.save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     return str(folder)
@@ -67,7 +68,8 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a ViT of toy size with random weights."""
     folder = tmp_path_factory.mktemp("pie") / "dino"
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-    lively(ViTModel(ViTConfig(**size, image_size=224, patch_size=32), add_pooling_layer=False)).save_pretrained(folder)
+    config = ViTConfig(**size, image_size=224, patch_size=32)
+    lively(ViTModel, config, add_pooling_layer=False).save_pretrained(folder)
     return str(folder)
 
 
@@ -172,8 +174,8 @@ def test_the_columns_are_those_of_the_evaluation(metrics: Mapping[str, Metric], 
     wanted = [evaluation.columns(case, result) for case, result in zip(cases(), results(), strict=True)]
     assert set(metrics) == set(wanted[0])
     for name, metric in metrics.items():
-        found = metric.many(cases(), results())
-        assert found == pytest.approx([one[name] for one in wanted], rel=1e-5, abs=1e-7, nan_ok=True), name
+        found, finest = metric.many(cases(), results()), 1e-4 if "clip" in name else 1e-7  # of a cosine, 1e-6
+        assert found == pytest.approx([one[name] for one in wanted], rel=1e-5, abs=finest, nan_ok=True), name
         assert len({round(score, 6) for score in found if not math.isnan(score)}) > 1, name  # they tell the cases apart
 
 
