@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -21,6 +22,11 @@ class Point:
     def named(self, label: str) -> str:
         """`label` with what sets the point apart."""
         return f"{label} {self.words}".rstrip()
+
+
+def parted(label: str) -> list[str]:
+    """A row's label in parts: what it is, and each option with its value that sets it apart ("n_max=19")."""
+    return re.split(r" (?=\w+=)", label)
 
 
 def points(kind: type, options: Mapping[str, Any]) -> list[Point]:

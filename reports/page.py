@@ -13,6 +13,7 @@ from rich.table import Table
 from ..experiments.results import Results
 from ..experiments.summary import Summary
 from . import FILE_WIDTH
+from .frontier import Frontier, frontier_plot, trends_table
 from .kinds import kinds_table
 from .pictures import grid
 from .plots import path_plot, quality_plot
@@ -51,7 +52,10 @@ class Page:
         tables = [shown for one in summaries for shown in (table(one), kinds_table(one)) if shown is not None]
         explained = notes(summaries, on_gpu=results.on_gpu, trained=results.manifest.trained)
         missing = "\n".join([*_unfinished(results), *_failed(results), *_left_out(results)])
-        return cls(tables, explained, missing, " ".join(filter(None, map(reading, summaries))), beside(results))
+        swept = trends_table(results)
+        frontiers = [found.sentence() for one in summaries if (found := Frontier.of(one)) is not None]
+        said = " ".join([*filter(None, map(reading, summaries)), *frontiers])
+        return cls([*tables, *([] if swept is None else [swept])], explained, missing, said, beside(results))
 
     def text(self) -> str:
         """The whole page, FILE_WIDTH columns wide."""
@@ -153,3 +157,5 @@ def summed_up(results: Results, folder: Path) -> Iterable[str]:
         yield "grid.png"
     if quality_plot(results.summaries, folder / "quality.png"):
         yield "quality.png"
+    if frontier_plot(results.summaries, folder / "frontier.png"):
+        yield "frontier.png"

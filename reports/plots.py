@@ -25,11 +25,11 @@ def quality_plot(summaries: Sequence[Summary], path: Path) -> bool:
     drawn = [(summary, name) for summary in summaries if (name := _deciding(summary)) is not None]
     if not drawn:
         return False
-    figure = _figure(len(drawn))
+    figure = figure_of(len(drawn))
     figure.set_figheight(4.5 + 0.2 * max(len(_joined(summary, name)) for summary, name in drawn))  # room for the legends
     for axes, (summary, name) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         _quality(axes, summary, name)
-    _save(figure, path)
+    save(figure, path)
     return True
 
 
@@ -77,7 +77,7 @@ def path_plot(paths: Mapping[str, Sequence[Tensor]], path: Path) -> None:
     """How points move from source to result, a panel a method: states (P, 2) along the noise-free path."""
     import torch
 
-    figure = _figure(len(paths))
+    figure = figure_of(len(paths))
     figure.set_layout_engine("compressed")  # the panels keep their aspect, which "constrained" lets run over the titles
     panels = figure.subplots(1, len(paths), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (label, states) in zip(panels, paths.items(), strict=True):
@@ -88,17 +88,19 @@ def path_plot(paths: Mapping[str, Sequence[Tensor]], path: Path) -> None:
         axes.set(title=label, aspect="equal")
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(panels: int) -> Figure:
+def figure_of(panels: int, height: float = 4.5) -> Figure:
+    """A figure for so many panels side by side, `height` in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6 * panels, 4.5), layout="constrained")
+    figure = Figure(figsize=(6 * panels, height), layout="constrained")
     FigureCanvasAgg(figure)  # its own canvas: no screen, and no state shared with a user's pyplot
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write it as PNG."""
     figure.savefig(path, dpi=120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from ..experiments.statistics import Estimate
 from ..experiments.summary import Line, Summary
+from ..experiments.sweep import parted
 from ..metrics.base import Score, SetMetric
 
 TITLES = {"reconstruct": "Reconstruction: invert the picture, then generate it again", "edit": "Edits"}
@@ -35,7 +35,7 @@ def table(summary: Summary) -> Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     for metric in summary.metrics.values():
         # folds between words where the screen is narrow, and inside of them rather than leave digits out
-        shown.add_column(f"{metric.label}\n{metric.unit}".strip(), overflow="fold")
+        shown.add_column(label_of(metric), overflow="fold")
     for heading in ["seconds", *(["peak\nGiB"] if peaks else []), *(["failed"] if failures else [])]:
         shown.add_column(heading, justify="right", no_wrap=True)
     for group in (summary.methods, tuple(line for line in summary.lines if line.row.control)):
@@ -87,7 +87,12 @@ def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> s
 def stacked(label: str) -> str:
     """A row's label with the options that set it apart in a sweep one below the other: "flowedit+euler n_max=19" on two
     lines."""
-    return re.sub(r" (?=\w+=)", "\n  ", label)
+    return "\n  ".join(parted(label))
+
+
+def label_of(metric: Score) -> str:
+    """A metric's heading on two lines, its unit below."""
+    return f"{metric.label}\n{metric.unit}".strip()
 
 
 def heading_of(metric: Score) -> str:
