@@ -210,7 +210,7 @@ class _Reader:
         else:
             text = ",".join(str(one.content) for one in self.file.texts(option, value))
         try:
-            if kind in (table[name] for table in (EDITORS, SOLVERS) if name in table):
+            if kind is not None and kind in [table[name] for table in (EDITORS, SOLVERS) if name in table]:
                 points(kind, {option: text})
             elif kind is not None:
                 parse(kind, {option: text})
