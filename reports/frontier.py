@@ -107,19 +107,21 @@ def _draw(axes: Any, summary: Summary, found: Frontier) -> None:
 
 
 def _joined(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """Lines by what they share: all but the last option that sets them apart, or, without options, the method."""
+    """Lines by what they are called together: those that differ in nothing but the last option that sets them apart, or, without
+    options, in their steps."""
     found: dict[str, list[Line]] = {}
     for line in lines:
-        what = parted(line.row.label)
-        found.setdefault(" ".join(what[:-1] or what), []).append(line)
+        *shared, last = parted(line.row.label)
+        name, swept, _ = last.partition("=")
+        found.setdefault(" ".join([*shared, f"over {name}"]) if swept and shared else last, []).append(line)
     return found
 
 
 def _word(line: Line, lines: Sequence[Line]) -> str:
     """What sets a point apart from those it is joined to."""
-    words = parted(line.row.label)[1:][-1:]
-    steps = [f"{line.row.steps} steps"] if len({one.row.steps for one in lines}) > 1 else []
-    return " ".join([*words, *steps])
+    value = parted(line.row.label)[-1].partition("=")[2]
+    steps = f"{line.row.steps} steps" if len({one.row.steps for one in lines}) > 1 else ""
+    return ", ".join(filter(None, (value, steps)))
 
 
 def _values(found: Frontier, lines: Sequence[Line]) -> tuple[list[float], list[float]]:
