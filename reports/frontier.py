@@ -75,7 +75,8 @@ def frontier_plot(summaries: Sequence[Summary], path: Path) -> bool:
     drawn = [(summary, found) for summary in summaries if (found := Frontier.of(summary)) is not None]
     if not drawn:
         return False
-    figure = figure_of(len(drawn), height=6.5)
+    entries = max(len(_joined(found.lines)) for _, found in drawn)
+    figure = figure_of(len(drawn), height=5.5 + 0.2 * entries)  # room for the legends
     for axes, (summary, found) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         _draw(axes, summary, found)
     save(figure, path)
@@ -102,13 +103,13 @@ def _draw(axes: Any, summary: Summary, found: Frontier) -> None:
         if not metric.higher_is_better:
             axis.set_inverted(True)
     axes.set_title("change against preservation: up and to the right is better")
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1))
     axes.grid(alpha=0.3)
 
 
 def _joined(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """Lines by what they are called together: those that differ in nothing but the last option that sets them apart, or, without
-    options, in their steps."""
+    """Lines by what they are called together: those that differ in nothing but the last option that sets them apart, or,
+    without options, in their steps."""
     found: dict[str, list[Line]] = {}
     for line in lines:
         *shared, last = parted(line.row.label)
