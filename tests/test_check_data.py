@@ -227,9 +227,10 @@ def test_a_survey_counts_and_cuts_long_lists_short() -> None:
         return Case(name, torch.zeros(3, height, 5), "x", "y", "odd", region=mask)
 
     cases = [case(str(i), torch.ones(1, 4, 5)) for i in range(8)]
-    cases += [case("none", torch.zeros(1, 4, 5)), case("high", None, 9), Case("blank", torch.zeros(7, 2), "", "", "points")]
+    cases += [case("half", torch.eye(4, 5)[None]), case("none", torch.zeros(1, 4, 5))]
+    cases += [case("high", None, 9), Case("blank", torch.zeros(7, 2), "", "", "points")]
     seen = survey(cases)
-    assert (seen.count, seen.kinds, seen.masks) == (11, {"odd": 10, "points": 1}, 9)
+    assert (seen.count, seen.kinds, seen.masks) == (12, {"odd": 11, "points": 1}, 10)
     assert (seen.smallest, seen.largest) == ((4, 5), (9, 5))
     assert seen.notes == [
         "the mask covers the whole picture, so scores of the background are not defined: 0, 1, 2, 3, 4 and 3 more",

@@ -216,6 +216,12 @@ def test_every_line_that_is_no_text_is_told(tmp_path: Path) -> None:
     assert [str(one).partition(": ")[0] for one in told] == ["prompts.csv, line 3", "prompts.csv, line 4"]
 
 
+def test_what_follows_a_line_that_is_no_csv_is_looked_at_too(tmp_path: Path) -> None:
+    place = folder(tmp_path, HEAD + 'a.png,"x"x,y\nb.png,x,y\nnone.png,x,y\n')
+    told = list(FolderCases(path=str(place)).faults())
+    assert [one and one.partition(": ")[0] for one in told] == ["prompts.csv, line 2", None, "prompts.csv, line 4"]
+
+
 def test_a_folder_is_known_by_its_list(tmp_path: Path) -> None:
     place = folder(tmp_path, HEAD)
     assert FolderCases.recognises(place)
