@@ -205,6 +205,16 @@ def test_the_rows_own_pictures_are_no_reference_for_it(runs: Runs) -> None:
     )
 
 
+def test_the_best_of_several_is_not_held_against_a_first_row_without_a_figure(runs: Runs) -> None:
+    results = completed(results_of(runs.whole), {"judge-frechet": JudgeFrechet("flowedit+euler-2")})
+    summary = results.summaries[-1]
+    second = summary.methods[1]
+    third = replace(second, row=replace(second.row, name="third", label="third"))
+    said = reading(replace(summary, lines=(*summary.lines, third)))
+    assert said.startswith("Edits: inversion+euler has the lowest judge Frechet")
+    assert said.endswith("at 4 evaluations a picture.")
+
+
 def test_a_folder_of_pictures_is_a_set_of_its_own(runs: Runs, tmp_path: Path) -> None:
     shutil.copytree(runs.whole / "pictures" / "truth", tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "notes.txt").write_text("no picture")
