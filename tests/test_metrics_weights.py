@@ -71,6 +71,7 @@ def test_weights_in_parts_are_found_if_all_are_there(cache: Path) -> None:
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "one.safetensors"}}
     (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
     assert hub_missing("owner/name") == ""
+    assert hub_missing("owner/name", ("model.safetensors", "tokenizer.json")) != ""
     (snapshot / "two.safetensors").unlink()
     assert hub_missing("owner/name") != ""
 
