@@ -151,22 +151,26 @@ def _settled(cases: Sequence[Case], model: Model[Any]) -> tuple[Sequence[Case], 
     """The cases with their pictures in sizes that `model` takes, as `fe edit` brings them there, and their hashes by id. Every
     picture is looked at once, and stored ones are not kept; what is done to one is told as a warning. Cases with a truth stay
     as they are. Raises ValueError naming the case that cannot be brought there."""
-    settled, hashes = [], {}
+    settled, hashes, noted = [], {}, dict[str, list[str]]()
     for case in cases:
-        suited = case if case.truth is not None or not case.is_picture else _suited(case, model)
+        suited, notes = _suited(case, model)
         settled.append(suited)
         hashes[case.id] = hash_case(suited)
+        if notes:
+            noted.setdefault("; ".join(notes), []).append(case.id)
+    for said, (first, *others) in noted.items():
+        also = f" and {len(others)} more" if others else ""
+        warnings.warn(f"{first}{also}: {said}", stacklevel=2)
     return settled, hashes
 
 
-def _suited(case: Case, model: Model[Any]) -> Case:
+def _suited(case: Case, model: Model[Any]) -> tuple[Case, Sequence[str]]:
+    if case.truth is not None or not case.is_picture:
+        return case, ()
     try:
-        found, notes = fit_case(case, model)
+        return fit_case(case, model)
     except ValueError as fault:
         raise ValueError(f"{case.id}: {fault}") from fault
-    if notes:
-        warnings.warn(f"{case.id}: {'; '.join(notes)}", stacklevel=2)
-    return found
 
 
 def _absent(scores: Mapping[Task, Mapping[str, Score]], cases: Sequence[Case]) -> dict[str, str]:
