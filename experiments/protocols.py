@@ -76,8 +76,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             "Pictures are edited in their own size, 512x512; papers seldom say whether they went to 1024x1024 and back.",
             "The brackets around edited words are taken out of prompts, for the editors and for CLIP.",
             "No editor is given the mask, which is the metrics' alone; its outermost pixels count as edited.",
-            "SSIM leaves out windows that reach over the picture's edge, as torchmetrics did until 1.4 (October 2024); from 1.5 "
-            "on it does not, which gives up to 0.01 more or less (pie-ssim.edges=mirrored).",
+            "SSIM leaves out windows that reach over the picture's edge, as torchmetrics did until 1.4 (October 2024); since "
+            "1.5 it does not, which gives up to 0.01 more or less (pie-ssim.edges=mirrored).",
             "Where a mask covers everything (144 of 700) the unedited part is not defined: such cases are left out of a mean, "
             "and n= tells how many are left. All ten kinds count, the random ones too.",
             "Methods run with the options of their presets (fe list presets); what a preset departs in stands there.",

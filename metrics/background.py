@@ -129,7 +129,7 @@ class BackgroundLPIPS(Metric):
     digits: ClassVar[int] = 3
     higher_is_better: ClassVar[bool | None] = False
     net: str = option("squeeze", perceptual.NET_HELP, choices=tuple(perceptual.TRUNKS))
-    device: str = option("auto", DEVICE_HELP)
+    device: str = option("auto", DEVICE_HELP, repr=False)
 
     def __post_init__(self) -> None:
         check(self)

@@ -116,7 +116,7 @@ class LPIPS(Metric):
     higher_is_better: ClassVar[bool | None] = False
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
     net: str = option("alex", NET_HELP, choices=tuple(TRUNKS))
-    device: str = option("auto", DEVICE_HELP)
+    device: str = option("auto", DEVICE_HELP, repr=False)
 
     def __post_init__(self) -> None:
         check(self)
@@ -147,7 +147,7 @@ class DreamSim(Metric):
     digits: ClassVar[int] = 3
     higher_is_better: ClassVar[bool | None] = False
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
-    device: str = option("auto", DEVICE_HELP)
+    device: str = option("auto", DEVICE_HELP, repr=False)
 
     def __post_init__(self) -> None:
         check(self)

@@ -167,7 +167,7 @@ YAML = [
     ("cases: scenes:0", "line 1: cases: at least 1 case must be asked for"),
     ("set: 3", "line 1: set takes a mapping of names to their options, got '3'"),
     ("set:\n  flowedit: 3", "line 2: flowedit takes a mapping of options to values, got '3'"),
-    ("set:\n  flowedti:\n    n_max: 3", "line 2: unknown editor, solver, case set or metric 'flowedti'; did you mean flowedit?"),
+    ("set:\n  flowedti:\n    n_max: 3", "line 2: unknown editor, solver, case set or metric 'flowedti'; did you mean flowe"),
     ("set:\n  flowedit:\n    n_avg: 2\n    n_mx: 3", "line 4: FlowEdit has no option 'n_mx'; did you mean n_max?"),
     ("set:\n  flowedit:\n    n_max: [3, x]", "line 3: FlowEdit.n_max must be a whole number, got 'x'"),
     ("set:\n  flowedit:\n    n_max: [3, -4]", "line 3: FlowEdit.n_max must be at least 0, got -4"),
