@@ -16,6 +16,8 @@ from fe.cases.pictures import read
 from fe.cli.main import main
 from fe.experiments.protocols import PROTOCOLS
 from fe.experiments.records import picture_name, read_records
+from fe.experiments.rows import Heading
+from fe.experiments.sets import References, references
 from fe.metrics.pixels import psnr
 
 APART = "Published, measured by others: not to be mixed with the rows above"
@@ -207,6 +209,9 @@ def test_transport_from_drawn_sources_knows_their_noise(tiny_scenes: str, tmp_pa
     assert [row["name"] for row in rows] == [
         *("flowedit@sd3-4", "inversion+euler-4", "no-edit", "from-noise-draw=0", "from-noise-draw=1")
     ]
+    against = PROTOCOLS["transport@flowedit-cat-dog"].settings["fid"]["against"]
+    headings = [Heading(**row) for row in rows]
+    assert references("fid", against, headings, truths=False) == References("row", "from-noise-draw=1")
     groups = ("source", "from-noise-draw=0", "from-noise-draw=1")
     source, again, other = (read(out / picture_name(group, "0000")).pixels for group in groups)
     assert psnr(again, source) > 40
