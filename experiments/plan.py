@@ -5,6 +5,7 @@ The one place, beside `names` and the command line, that knows what a method or 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, get_args
@@ -251,8 +252,8 @@ def usable(methods: Iterable[Method]) -> tuple[tuple[Method, ...], tuple[str, ..
 
 
 def scores_for(plan: Comparison, cases: Sequence[Case]) -> dict[Task, dict[str, Score]]:
-    """The metrics of each task that suit at least one of the cases, by name; whether they can be had is not asked.
-    Raises ValueError if there is none."""
+    """The metrics of each task that suit at least one of the cases, by name; whether they can be had is not asked. Of those
+    that were named and suit none a warning tells. Raises ValueError if no metric is left."""
     built = {name: plan.metric(name) for name in plan.metrics_named}
     suiting = {name: one for name, one in built.items() if any(map(one.suits, cases))}
     wanted = plan.tasks or TASKS
@@ -260,4 +261,7 @@ def scores_for(plan: Comparison, cases: Sequence[Case]) -> dict[Task, dict[str, 
     if not any(found.values()):
         what, doing = ", ".join(built), f" in the task {', '.join(plan.tasks)}" if plan.tasks else ""
         raise ValueError(f"none of the metrics {what} says anything about the cases {plan.cases}{doing}; see fe list metrics")
+    silent = [name for name in plan.metrics if not any(name in named for named in found.values())]
+    if silent:
+        warnings.warn(f"left out: {', '.join(silent)}, which says nothing about the cases {plan.cases}", stacklevel=2)
     return found

@@ -22,14 +22,15 @@ _SHAPE = (3, 64, 64)
 @dataclass(frozen=True)
 class JudgeFrechet(SetMetric):
     """Frechet's distance in the 128 features that the judge reads its attributes from: what FID is for photographs, and always
-    at hand. It is too large at few pictures, by about a constant over their number; figures compare at equal numbers alone."""
+    at hand. It says something of scenes alone, and is asked for by name where pictures of that size come from elsewhere. It is
+    too large at few pictures, by about a constant over their number; figures compare at equal numbers alone."""
 
     label: ClassVar[str] = "judge Frechet"
     digits: ClassVar[int] = 1
     higher_is_better: ClassVar[bool | None] = False
 
     def suits(self, case: Case) -> bool:
-        return bool(case.shown) and case.shape == _SHAPE
+        return case.shape == _SHAPE
 
     def features(self, pictures: Tensor) -> Tensor:
         """Pictures (B, 3, 64, 64) in [0, 1] to features (B, 128). Raises ValueError for another shape."""

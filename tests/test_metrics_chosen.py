@@ -309,3 +309,9 @@ def test_a_finished_run_is_shown_again_from_its_folder_alone(tmp_path: Path) -> 
     again = fe("--metrics", "spread", "--out", str(tmp_path / "run"))
     assert again.exit_code == 0
     assert Spread.calls == [1]  # the rehearsal
+
+
+def test_a_metric_that_was_named_and_suits_no_case_is_told() -> None:
+    with pytest.warns(UserWarning, match="left out: psnr, which says nothing about the cases mixture"):
+        prepared = prepare(replace(PLAN, metrics=("spread", "psnr")))
+    assert prepared.columns == {"reconstruct": (), "edit": ("spread",)}

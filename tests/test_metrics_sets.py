@@ -147,7 +147,8 @@ def test_the_judges_features_are_what_its_heads_read() -> None:
 def test_what_the_judge_cannot_read_does_not_suit_it() -> None:
     case = ScenesCases().take(1)[0]
     assert JudgeFrechet().suits(case)
-    assert not JudgeFrechet().suits(Case("photo", case.picture, "a", "b"))
+    assert JudgeFrechet().suits(Case("drawn", case.picture, "a", "b"))
+    assert not JudgeFrechet().suits(Case("photo", torch.zeros(3, 64, 96), "a", "b"))
     assert not JudgeFrechet().suits(Case("cloud", torch.zeros(5, 2), "a", "b", shown=case.shown))
     with pytest.raises(ValueError, match=r"reads pictures of shape \(3, 64, 64\), got \(3, 32, 32\)"):
         JudgeFrechet().features(torch.zeros(1, 3, 32, 32))
