@@ -241,12 +241,24 @@ def _json_lines(text: str) -> Iterator[tuple[int, Row | ValueError]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as fault:
-            yield number, ValueError(f"this is no JSON ({fault.msg if isinstance(fault, json.JSONDecodeError) else fault})")
+            row = json.loads(line, object_pairs_hook=_once)
+        except json.JSONDecodeError as fault:
+            yield number, ValueError(f"this is no JSON ({fault.msg})")
+            continue
+        except (ValueError, RecursionError) as fault:  # a key twice; a number of thousands of digits; brackets without end
+            yield number, ValueError(f"this cannot be read ({fault})")
             continue
         good = isinstance(row, dict)
         yield number, row if good else ValueError(f"a JSON object is wanted, got {type(row).__name__}")
+
+
+def _once(pairs: Sequence[tuple[str, object]]) -> Row:
+    """A JSON object whose keys differ."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {twice!r} is there twice")
+    return row
 
 
 def _line(home: Path, listing: str, number: int, row: Row) -> Line:

@@ -144,23 +144,30 @@ class _Entry:
             yield f"{self.where}: an object is wanted, got {type(self.content).__name__}"
             return
         yield from _twice(self.content, self.where)
+        if not self.id.strip() or not _writable(self.id):
+            yield f"{LISTING}: the key {self.id!r} cannot be the id of a case; give the entry another"
         for name in _TEXTS:
             if not isinstance(self.fields.get(name), str):
                 yield f"{self.where}: {name!r} must be text, got {_said(self.fields, name)}"
+            elif not _writable(self.fields[name]):
+                yield f"{self.where}: {name!r} holds a null character or half a character, {_said(self.fields, name)}"
         if isinstance(self.fields.get("editing_type_id"), str) and self.kind not in KINDS:
             yield f"{self.where}: 'editing_type_id' must be one of {', '.join(KINDS)}, got {reprlib.repr(self.kind)}"
         for fault in _mask_faults(self.fields):
             yield f"{self.where}: 'mask' {fault}"
-        if isinstance(self.fields.get("image_path"), str):
+        if isinstance(self.fields.get("image_path"), str) and _writable(self.fields["image_path"]):
             yield from self._misplaced()
 
     def _misplaced(self) -> Iterator[str]:
         name = self.fields["image_path"]
-        if "\0" in name:
-            yield f"{self.where}: the picture's name holds a null character"
-        elif not self.picture.resolve().is_relative_to(self.home):
+        try:
+            inside, there = self.picture.resolve().is_relative_to(self.home), self.picture.is_file()
+        except (OSError, RuntimeError) as fault:  # a name that is too long; links that go in a circle
+            yield f"{self.where}: the picture {reprlib.repr(name)} cannot be looked for ({_reason(fault)})"
+            return
+        if not inside:
             yield f"{self.where}: {name!r} lies outside {PICTURES}; pictures must be inside it"
-        elif not self.picture.is_file():
+        elif not there:
             yield f"{self.where}: there is no picture {name!r} in {PICTURES}"
 
     def unreadable(self) -> str | None:
@@ -228,7 +235,9 @@ def _listed(folder: Path) -> _Pairs:
     try:
         text = listing.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
-        raise ValueError(f"{str(listing)!r} is not UTF-8 text ({fault.reason} at byte {fault.start})") from None
+        raise ValueError(
+            f"{str(listing)!r} is not UTF-8 text ({fault.reason} at byte {fault.start}); save it as UTF-8"
+        ) from None
     try:
         listed = json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError) as fault:
@@ -246,6 +255,19 @@ def _twice(pairs: _Pairs, where: str) -> Iterator[str]:
 def _unmarked(prompt: str) -> str:
     """A prompt without the brackets that mark its edited words."""
     return prompt.replace("[", "").replace("]", "")
+
+
+def _writable(text: str) -> bool:
+    """Whether a text can be written to a file and read again; JSON can hold what cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _reason(fault: Exception) -> str:
+    return fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
 
 
 def _said(fields: Mapping[str, Any], name: str) -> str:

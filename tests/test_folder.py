@@ -95,6 +95,7 @@ def test_a_bad_line_is_named(tmp_path: Path, listing: str, message: str) -> None
     ("listing", "message"),
     [
         ('{"picture": "a.png"\n', "line 1: this is no JSON"),
+        ('{"picture": "a.png", "source": "x", "target": "y", "source": "z"}', "line 1: .*the key 'source' is there twice"),
         ("[1]\n", "line 1: a JSON object"),
         ("\n{}\n", "line 2: 'picture' is missing or empty"),
         ('{"picture": "a.png", "source": "x", "target": "y", "id": 7}', "line 1: 'id' must be text, got 7"),

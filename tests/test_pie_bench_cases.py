@@ -168,7 +168,13 @@ BAD_FIELDS = {
     "picture a folder": ("image_path", "0_random_140", "there is no picture '0_random_140' in annotation_images"),
     "picture outside": ("image_path", "../secret.jpg", "'../secret.jpg' lies outside annotation_images"),
     "picture absolute": ("image_path", "/etc/passwd", "'/etc/passwd' lies outside annotation_images"),
-    "picture strange": ("image_path", "a\0b.jpg", "the picture's name holds a null character"),
+    "picture strange": ("image_path", "a\0b.jpg", "'image_path' holds a null character or half a character, 'a\\x00b.jpg'"),
+    "picture's name too long": (
+        "image_path",
+        "n" * 5000,
+        "the picture 'nnnnnnnnnnnn...nnnnnnnnnnnnn' cannot be looked for (",
+    ),
+    "half a character": ("editing_prompt", "a \ud800 dog", "'editing_prompt' holds a null character or half a character"),
 }
 
 
@@ -191,6 +197,19 @@ def test_a_link_out_of_the_folder_is_refused(pie_bench: Path, tmp_path: Path) ->
     picture.unlink()
     picture.symlink_to(outside)
     assert "lies outside annotation_images" in refusal(PieBenchCases(str(pie_bench)))
+
+
+def test_a_link_to_itself_is_a_fault_of_its_entry(pie_bench: Path) -> None:
+    picture = pie_bench / "annotation_images" / "0_random_140" / f"{RANDOM}.jpg"
+    picture.unlink()
+    picture.symlink_to(picture.name)
+    assert "cannot be looked for" in refusal(PieBenchCases(str(pie_bench)))
+
+
+@pytest.mark.parametrize("key", ["", " ", "\ud800"])
+def test_a_key_must_do_as_an_id(pie_bench: Path, key: str) -> None:
+    cases = change(pie_bench, lambda held: held.update({key: held.pop(RANDOM)}))
+    assert refusal(cases) == f"mapping_file.json: the key {key!r} cannot be the id of a case; give the entry another"
 
 
 def test_faults_are_all_of_them(pie_bench: Path) -> None:
