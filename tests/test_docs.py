@@ -11,7 +11,9 @@ import torch
 from fe.cases.base import Case
 from fe.editors.flowedit import FlowEdit
 from fe.experiments.execute import execute
+from fe.experiments.protocols import PROTOCOLS
 from fe.models.base import Setup
+from fe.registry import CASES, EDITORS, SOLVERS
 from fe.solvers.euler import Euler
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -43,3 +45,16 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     edited = example("../README.md", "import fe")["edited"]
     assert edited.cost.rows == 2 * 8  # FireFlow evaluates source and target 7 + 1 times in 7 of 8 steps
     assert (tmp_path / "edited.png").stat().st_size > 1000
+
+
+def test_every_solver_and_editor_has_its_place_in_the_docs() -> None:
+    text = (DOCS / "solvers_and_editors.md").read_text(encoding="utf-8")
+    explained = " ".join(re.findall(r"^### (.*)$", text, flags=re.MULTILINE)).split()
+    assert set(EDITORS.builtin) <= set(explained)
+    assert set(SOLVERS.builtin) <= set(re.findall(r"^\| ([\w-]+) \|", text, flags=re.MULTILINE))
+
+
+def test_every_protocol_and_case_set_has_its_row_in_the_docs() -> None:
+    protocols, data = ((DOCS / page).read_text(encoding="utf-8") for page in ("protocols.md", "data_sets.md"))
+    assert set(PROTOCOLS) == set(re.findall(r"^\| `([\w@-]+)` \|", protocols, flags=re.MULTILINE))
+    assert set(CASES.builtin) <= set(re.findall(r"^\| `([\w-]+)(?::PATH)?` \|", data, flags=re.MULTILINE))
