@@ -1,8 +1,8 @@
-"""What an option does: how scores differ between the first and the last value of a sweep."""
+"""What an option does: how scores differ between the smallest and the largest value of a sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from statistics import fmean
 from typing import NamedTuple
@@ -15,8 +15,8 @@ from .sweep import parted
 
 
 class Trend(NamedTuple):
-    """One option of one method, from its `first` to its `last` value (of numbers, the smallest and the largest): the paired
-    difference of each score over the cases, each case's being its mean over all other options and over seeds."""
+    """One option of one method, from its `first` to its `last` value, the smallest and the largest: the paired difference of
+    each score over the cases, each case's being its mean over all other options and over seeds."""
 
     method: str
     steps: int
@@ -27,7 +27,7 @@ class Trend(NamedTuple):
 
 
 def trends(rows: Sequence[Heading], records: Iterable[Record], metrics: Mapping[str, Score]) -> Iterator[Trend]:
-    """The trends among rows of one task; none where nothing was swept. Metrics of whole rows have none."""
+    """The trends among rows of one task; none where nothing was swept but words. Metrics of whole rows have none."""
     mine: dict[str, list[Record]] = {row.name: [] for row in rows if not row.control}
     for record in records:
         if record.row in mine:
@@ -40,9 +40,10 @@ def trends(rows: Sequence[Heading], records: Iterable[Record], metrics: Mapping[
     single = [name for name, metric in metrics.items() if isinstance(metric, Metric)]
     for (method, steps), swept in sweeps.items():
         for option in dict.fromkeys(option for chosen, _ in swept for option in chosen):
-            first, *_, last = _ordered(dict.fromkeys(chosen[option] for chosen, _ in swept if option in chosen)) * 2
-            ends = [[one for chosen, mine in swept if chosen.get(option) == end for one in mine] for end in (first, last)]
-            if first != last:
+            values = _numbers({chosen[option] for chosen, _ in swept if option in chosen})
+            if len(values) > 1:
+                first, last = values[0], values[-1]
+                ends = [[one for chosen, mine in swept if chosen.get(option) == end for one in mine] for end in (first, last)]
                 differences = {name: paired_difference(*(_by_case(one, name) for one in ends[::-1])) for name in single}
                 yield Trend(method, steps, option, first, last, differences)
 
@@ -52,11 +53,11 @@ def _named(option: str) -> tuple[str, str]:
     return name, value
 
 
-def _ordered(values: Iterable[str]) -> list[str]:
-    found = list(values)
+def _numbers(values: Collection[str]) -> list[str]:
+    """The values from the smallest to the largest; none where they are no numbers."""
     with suppress(ValueError):
-        return sorted(found, key=float)
-    return found
+        return sorted(values, key=float)
+    return []
 
 
 def _by_case(records: Iterable[Record], metric: str) -> dict[str, float]:

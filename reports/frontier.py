@@ -139,7 +139,7 @@ def _scale(found: Frontier, name: str) -> int:
 
 
 def trends_table(results: Results) -> Table | None:
-    """What each swept option does to the scores of edits; None where nothing was swept."""
+    """What each option that was swept over numbers does to the scores; None where there is none."""
     rows, metrics = results.manifest.rows, dict[str, Score]()
     found: list[Trend] = []
     for summary in results.summaries:
@@ -150,7 +150,7 @@ def trends_table(results: Results) -> Table | None:
     if not found or not shown:
         return None
     table = Table(
-        title="What an option does: from its first to its last value, paired over cases",
+        title="What an option does: from its smallest to its largest value, paired over cases",
         title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False,
     )  # fmt: skip
     for heading in ("method", "option", "from", "to"):

@@ -90,6 +90,7 @@ def test_pictures_through_a_flux_model(tmp_path: Path, tiny_folder: Path) -> Non
         "records.jsonl",
         "table.txt",
         "quality.png",
+        "frontier.png",
     }
 
 
