@@ -23,7 +23,7 @@ class Asking(Loader):
 """
 
 PRELUDE = """
-import json, socket, sys, time
+import contextlib, io, json, os, socket, sys, time
 
 tried, slept = [], []
 time.sleep = slept.append  # between tries again
@@ -39,18 +39,23 @@ for name in ("connect", "connect_ex"):
 for name in ("getaddrinfo", "create_connection"):
     setattr(socket, name, refuse)
 
-BEFORE
 from fe.cli.main import main
 
-try:
-    main(sys.argv[1:])
-except SystemExit as end:
-    code = end.code
+for words in json.loads(sys.argv[1]):
+    os.environ.pop("HF_HUB_OFFLINE", None)
+    if "huggingface_hub.constants" in sys.modules:
+        sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE = False
+    tried.clear(), slept.clear()
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            main(words)
+        except SystemExit as end:
+            code = end.code
+    from huggingface_hub import constants
 
-import os
-from huggingface_hub import constants
-
-print(json.dumps([code, tried, slept, constants.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE")]))
+    found = [code, tried, slept, constants.HF_HUB_OFFLINE, os.environ.get("HF_HUB_OFFLINE"), said.getvalue()]
+    print("ended", json.dumps(found))
 """
 
 
@@ -78,40 +83,35 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(site: Path, home: Path, *words: str, before: str = "") -> Ended:
-    """A command in a process of its own, on a machine without a network or downloads. before: what it imports first."""
+def run(site: Path, home: Path, *commands: list[str]) -> list[Ended]:
+    """Commands one after the other in a process of their own, on a machine without a network or downloads: before the first of
+    them nothing has loaded the hub's library."""
     told = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
     environment = {name: value for name, value in os.environ.items() if name not in told}
     environment |= {"PYTHONPATH": str(site), "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PRELUDE.replace("BEFORE", before), *words]
-    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=120)
-    assert done.stdout, done.stderr
-    code, tried, slept, offline, inherited = json.loads(done.stdout.splitlines()[-1])
-    return Ended(code, tried, slept, offline, inherited, done.stderr)
+    words = json.dumps([[*command, "--model", "asking"] for command in commands])
+    done = subprocess.run([sys.executable, "-c", PRELUDE, words], env=environment, cwd=home, capture_output=True, text=True)
+    found = [line.removeprefix("ended ") for line in done.stdout.splitlines() if line.startswith("ended ")]
+    assert len(found) == len(commands), done.stderr
+    return [Ended(*json.loads(line)) for line in found]
 
 
-@pytest.mark.parametrize(
-    ("words", "before"),
-    [
-        (["compare", "--cases", "scenes:1"], ""),
-        (["edit", "scenes:0"], ""),
-        (["generate", "--prompt", "a red star"], "import huggingface_hub.constants"),
-        (["reconstruct", "scenes:0"], ""),
-    ],
-    ids=["compare", "edit", "generate, once the hub's library is there", "reconstruct"],
-)
-def test_what_is_missing_is_said_at_once_and_nothing_is_asked(
-    words: list[str], before: str, site: Path, tmp_path: Path
-) -> None:
-    ended = run(site, tmp_path, *words, "--model", "asking", "--offline", before=before)
-    assert (ended.tried, sum(ended.slept)) == ([], 0)
-    assert ended.code == 2
-    assert ended.said.startswith("fe: ")
-    assert ended.said.count("\n") == 1
-    assert (ended.offline, ended.inherited) == (True, "1")
+def test_what_is_missing_is_said_at_once_and_nothing_is_asked(site: Path, tmp_path: Path) -> None:
+    commands = [
+        ["generate", "--prompt", "a red star"],
+        ["edit", "scenes:0"],
+        ["reconstruct", "scenes:0"],
+        ["compare", "--cases", "scenes:1", "--metrics", "truth-psnr"],  # one that loads no library of metrics
+    ]
+    for command, ended in zip(commands, run(site, tmp_path, *([*one, "--offline"] for one in commands)), strict=True):
+        assert (ended.tried, sum(ended.slept)) == ([], 0), command
+        assert ended.code == 2
+        assert ended.said.startswith("fe: ")
+        assert ended.said.count("\n") == 1
+        assert (ended.offline, ended.inherited) == (True, "1")
 
 
 def test_without_it_the_same_model_does_ask(site: Path, tmp_path: Path) -> None:
-    ended = run(site, tmp_path, "generate", "--prompt", "a red star", "--model", "asking", "--no-offline")
+    (ended,) = run(site, tmp_path, ["generate", "--prompt", "a red star", "--no-offline"])
     assert ended.tried
     assert (ended.offline, ended.inherited) == (False, None)
