@@ -42,11 +42,13 @@ def psnr(a: Tensor, b: Tensor) -> float:
     """The peak signal-to-noise ratio, in dB, of values in [0, 1]; at most BEST_PSNR."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
-    return min(BEST_PSNR, float(peak_signal_noise_ratio(a, b, data_range=1.0)))
+    return min(float(peak_signal_noise_ratio(a, b, data_range=1.0)), BEST_PSNR)  # in this order NaN stays NaN
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """The structural similarity of two pictures (3, H, W) in [0, 1] around every pixel, (3, H, W)."""
+    """The structural similarity of two pictures (3, H, W) in [0, 1] around every pixel, (3, H, W). In float32, as the
+    field computes it: the mean errs by less than 1e-5 on photographs, and by up to 3e-4, also above 1, where pictures are flat
+    and all but equal."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     found = structural_similarity_index_measure(a[None], b[None], data_range=1.0, return_full_image=True)

@@ -34,7 +34,7 @@ class TruthPSNR(Metric):
             error = error[:, case.determined[0]]  # (3, number of determined pixels)
         if error.numel() == 0:
             return math.nan
-        return min(BEST_PSNR, -10 * math.log10(max(error.mean().item(), 1e-30)))
+        return min(-10 * math.log10(max(error.mean().item(), 1e-30)), BEST_PSNR)  # in this order NaN stays NaN
 
 
 class Changed(Metric):

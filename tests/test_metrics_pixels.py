@@ -68,6 +68,12 @@ def test_psnr_is_torchmetrics_and_the_formulas() -> None:
     assert scored(PSNR(), source, source) == 100.0
 
 
+def test_a_picture_that_is_not_finite_is_not_the_best() -> None:
+    source, result = pictures()
+    result[0, 0, 0] = math.nan
+    assert all(math.isnan(scored(metric, result, source)) for metric in (PSNR(), SourcePSNR(), SSIM(), MSE()))
+
+
 def test_ssim_is_torchmetrics() -> None:
     source, result = pictures()
     expected = StructuralSimilarityIndexMeasure(data_range=1.0)(result[None], source[None]).item()

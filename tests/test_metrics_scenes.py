@@ -82,6 +82,7 @@ def test_the_truth_counts_where_it_is_determined() -> None:
     assert TruthPSNR()(CASE, result(CASE.picture)) == 100.0
     nowhere = replace(CASE, determined=torch.zeros(1, 4, 4, dtype=torch.bool))
     assert math.isnan(TruthPSNR()(nowhere, result(picture)))
+    assert math.isnan(TruthPSNR()(CASE, result(picture * math.nan)))  # and not the best of all
 
 
 def test_cases_without_truth_or_attributes_suit_none() -> None:
