@@ -49,7 +49,11 @@ def _show(kind: str, table: Table) -> None:
             faults.append(str(fault))
         except Exception as fault:  # a plug-in may fail in any way; the rest must go on
             faults.append(f"{table.kind} {name!r} of {table.origin(name)} cannot be used: {fault!r}")
-    show(kind, ["name", *headings, "from", "what it is"], rows, right=headings if kind != "models" else ())
+    if kind == "metrics":  # one table of all columns would be too wide for many terminals
+        show(kind, ["name", *headings], [row[:-2] for row in rows])
+        show("what metrics are", ["name", "from", "what it is"], [[row[0], *row[-2:]] for row in rows])
+    else:
+        show(kind, ["name", *headings, "from", "what it is"], rows, right=headings if kind == "solvers" else ())
     if options and kind == "models":
         show("options of models", ["option", "default", "allowed", "meaning", "of"], _of_models(options))
     elif options:
@@ -79,13 +83,16 @@ def _show_protocols() -> None:
     from ..experiments.protocols import PROTOCOLS
     from .screen import console, show
 
-    rows = []
+    rows, runs, options = [], [], []
     for name, one in PROTOCOLS.items():
-        options = [f"{owner}.{option}={value}" for owner, said in one.settings.items() for option, value in said.items()]
-        listed = ("\n".join(lines) for lines in (one.methods, one.metrics, options))
-        rows.append([name, str(one.version), one.model, one.cases, *listed])
-    show("protocols", ["name", "version", "model", "cases", "methods", "metrics", "options"], rows, right=["version"])
+        rows.append([name, str(one.version), one.model, one.cases])
+        runs.append([name, "\n".join(one.methods), "\n".join(one.metrics)])
+        said = [f"{owner}.{option}={value}" for owner, values in one.settings.items() for option, value in values.items()]
+        options += [[name, option] for option in said]
+    show("protocols", ["name", "version", "model", "cases"], rows, right=["version"])
     show("what protocols show", ["name", "what", "paper"], [[name, one.what, one.paper] for name, one in PROTOCOLS.items()])
+    show("what protocols run", ["name", "methods", "metrics"], runs)
+    show("options of protocols", ["name", "option"], options)
     console().print("fe compare --protocol NAME follows one; other flags go before what it says.", style="dim", markup=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..reports import FILE_WIDTH
 
@@ -31,7 +31,8 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], rig
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading in (*right, headings[0]))
+        justify: Literal["right", "left"] = "right" if heading in right else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading in (*right, headings[0]), overflow="fold")  # to be copied
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     screen = console()

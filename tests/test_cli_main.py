@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -250,3 +251,13 @@ def test_ctrl_c_ends_with_one_line_and_code_130(tiny_scenes: str, tmp_path: Path
     names = [path.name for path in (tmp_path / "out").iterdir()]
     assert names
     assert all(name.startswith("a-red-star") for name in names)  # nothing half written
+
+
+@pytest.mark.parametrize("what", ["metrics", "protocols", "models", "cases"])
+def test_listing_can_be_read_and_copied_from_a_narrow_terminal(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = set(re.findall(r"[\w@.+/-]+", CliRunner().invoke(main, ["list", what]).stdout))
+    monkeypatch.setattr("fe.cli.screen.FILE_WIDTH", 80)
+    narrow = CliRunner().invoke(main, ["list", what]).stdout
+    assert "\N{HORIZONTAL ELLIPSIS}" not in narrow
+    lost = {word for word in words if word not in narrow and len(word) < 25}  # longer ones are broken into two
+    assert not lost

@@ -275,7 +275,7 @@ def test_metrics_that_are_not_here_are_listed_with_the_command_that_fetches_them
     (line,) = [line for line in absent.splitlines() if "squeezenet" in line]  # a command stands on one line, to be copied
     assert f"curl -L --fail --create-dirs -o {tmp_path}" in line
     for name, here in (("psnr", "yes"), ("clip-t", "no")):
-        (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == [name]]
+        row = next(line.split() for line in text.splitlines() if line.split()[:1] == [name])
         assert row[1] == here
 
 
