@@ -35,7 +35,6 @@ from .weights import CONFIG, WEIGHTS, hub_missing
 CLIP_FILES = (CONFIG, WEIGHTS, "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 VIT_L = "openai/clip-vit-large-patch14"
 """The CLIP that papers on editing report."""
-MODEL_HELP = "the CLIP model: a hub id OWNER/NAME, or a folder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +133,10 @@ def _rows(features: Sequence[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ClipT(NetworkMetric):
-    """The cosine of the edited picture's and the target prompt's CLIP embeddings, from -1 to 1. Prompts longer than the model
-    reads (77 tokens) are cut off, and told as a warning."""
+class ClipMetric(NetworkMetric):
+    """A metric of what a CLIP model sees."""
 
-    label: ClassVar[str] = "CLIP-T"
-    digits: ClassVar[int] = 3
-    higher_is_better: ClassVar[bool | None] = True
-
-    model: str = option(VIT_L, MODEL_HELP)
+    model: str = option(VIT_L, "the CLIP model: a hub id OWNER/NAME, or a folder")
     device: str = option("auto", DEVICE_HELP, repr=False)
 
     def __post_init__(self) -> None:
@@ -150,6 +144,16 @@ class ClipT(NetworkMetric):
 
     def missing(self) -> str:
         return hub_missing(self.model, CLIP_FILES)
+
+
+@dataclass(frozen=True)
+class ClipT(ClipMetric):
+    """The cosine of the edited picture's and the target prompt's CLIP embeddings, from -1 to 1. Prompts longer than the model
+    reads (77 tokens) are cut off, and told as a warning."""
+
+    label: ClassVar[str] = "CLIP-T"
+    digits: ClassVar[int] = 3
+    higher_is_better: ClassVar[bool | None] = True
 
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
         clip = Clip.load(self.model, self.device)
@@ -160,22 +164,13 @@ class ClipT(NetworkMetric):
 
 
 @dataclass(frozen=True)
-class ClipI(NetworkMetric):
+class ClipI(ClipMetric):
     """The cosine of the edited and the source picture's CLIP embeddings, from -1 to 1: the higher, the more of the source was
     kept; the source itself has 1."""
 
     label: ClassVar[str] = "CLIP-I"
     digits: ClassVar[int] = 3
     higher_is_better: ClassVar[bool | None] = True
-
-    model: str = option(VIT_L, MODEL_HELP)
-    device: str = option("auto", DEVICE_HELP, repr=False)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def missing(self) -> str:
-        return hub_missing(self.model, CLIP_FILES)
 
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
         clip = Clip.load(self.model, self.device)

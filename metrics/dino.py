@@ -75,7 +75,21 @@ def dino_features(model: str, device: str, pictures: Sequence[Tensor]) -> list[T
 
 
 @dataclass(frozen=True)
-class Dino(NetworkMetric):
+class DinoMetric(NetworkMetric):
+    """A metric of what a DINO network sees."""
+
+    model: str = option(VIT_B8, "the DINO or DINOv2 network: a hub id OWNER/NAME, or a folder")
+    device: str = option("auto", DEVICE_HELP, repr=False)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def missing(self) -> str:
+        return hub_missing(self.model)
+
+
+@dataclass(frozen=True)
+class Dino(DinoMetric):
     """The cosine of the CLS tokens of the edited and the source picture, from -1 to 1: the higher, the more of the source was
     kept; the source itself has 1 (DINO: Caron et al. 2021, arXiv 2104.14294, ViT-B/8; DINOv2: Oquab et al. 2023, arXiv
     2304.07193).
@@ -86,15 +100,6 @@ class Dino(NetworkMetric):
     label: ClassVar[str] = "DINO"
     digits: ClassVar[int] = 3
     higher_is_better: ClassVar[bool | None] = True
-
-    model: str = option(VIT_B8, "the DINO or DINOv2 network: a hub id OWNER/NAME, or a folder")
-    device: str = option("auto", DEVICE_HELP, repr=False)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def missing(self) -> str:
-        return hub_missing(self.model)
 
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
         sources = dino_features(self.model, self.device, [case.picture for case in cases])

@@ -25,36 +25,27 @@ from ..options import check, option
 from . import pixels
 from .background import frame, mask_of
 from .base import Metric, Result
-from .clip import CLIP_FILES, MODEL_HELP, VIT_L, Clip
-from .dino import VIT_B8
+from .clip import Clip, ClipMetric
+from .dino import DinoMetric
 from .networks import DEVICE_HELP, NetworkMetric, compute_device, cosines
 from .perceptual import in_batches, lpips_distance, lpips_missing, lpips_suits
 from .structure import StructureDistance
-from .weights import hub_missing
 
 _NET = "squeeze"
 _EDGE = 5  # half of the window of 11
 
 
 @dataclass(frozen=True)
-class PieStructure(NetworkMetric):
+class PieStructure(DinoMetric):
     """The structure distance to the source of the whole picture, by the keys of DINO ViT-B/8 on pixels from 0 to 255 (see
     `structure`). 0 for the source itself."""
 
     label: ClassVar[str] = "structure (PIE)"
     digits: ClassVar[int] = 5
     higher_is_better: ClassVar[bool | None] = False
-    model: str = option(VIT_B8, "the DINO network: a hub id OWNER/NAME, or a folder")
-    device: str = option("auto", DEVICE_HELP, repr=False)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def missing(self) -> str:
-        return hub_missing(self.model)
 
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
-        return StructureDistance(self.model, "255", self.device).many(cases, results)
+        return StructureDistance(self.model, self.device, scale="255").many(cases, results)
 
 
 class _Unedited(Metric):
@@ -147,18 +138,10 @@ class PieLPIPS(NetworkMetric):
 
 
 @dataclass(frozen=True)
-class _Agreement(NetworkMetric):
+class _Agreement(ClipMetric):
     """100 times the cosine of CLIP's embeddings of a picture and a prompt, at least 0."""
 
     higher_is_better: ClassVar[bool | None] = True
-    model: str = option(VIT_L, MODEL_HELP)
-    device: str = option("auto", DEVICE_HELP, repr=False)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def missing(self) -> str:
-        return hub_missing(self.model, CLIP_FILES)
 
     def agreements(self, pictures: Sequence[Tensor], prompts: Sequence[str]) -> list[float]:
         """Of each picture (3, H, W) in [0, 1] with its prompt."""

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ..cases.base import Case
-from ..options import check, option
+from ..options import option
 from .base import Result
-from .dino import SIDE, VIT_B8, load_dino, normalised, run_dino
-from .networks import DEVICE_HELP, NetworkMetric, compute_device, picture_features
-from .weights import hub_missing
+from .dino import SIDE, VIT_B8, DinoMetric, load_dino, normalised, run_dino
+from .networks import compute_device, picture_features
 
 LONGEST = 480
 """Pixels of the longer side, at most, once the shorter one has 224."""
@@ -25,7 +24,7 @@ LONGEST = 480
 def structure_distance(a: Tensor, b: Tensor, *, model: str = VIT_B8, scale: str = "255", device: str = "auto") -> float:
     """The structure distance of two pictures (3, H, W) in [0, 1] of one size, at least 0 (see `StructureDistance`). Raises
     ValueError if their sizes differ, or the network is not on this machine."""
-    return StructureDistance(model, scale, device).distances([a], [b])[0]
+    return StructureDistance(model, device, scale).distances([a], [b])[0]
 
 
 def last_keys(network: Any, pixels: Tensor) -> Tensor:
@@ -49,7 +48,7 @@ def cosine_matrix(keys: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class StructureDistance(NetworkMetric):
+class StructureDistance(DinoMetric):
     """The mean square difference of the two pictures' matrices of cosines between the keys of DINO ViT-B/8's last block (block
     11), all tokens with the CLS token; of the whole picture, whatever the case's region. 0 for the source itself; papers often
     print it times 1000.
@@ -63,15 +62,7 @@ class StructureDistance(NetworkMetric):
     digits: ClassVar[int] = 4
     higher_is_better: ClassVar[bool | None] = False
 
-    model: str = option(VIT_B8, "the DINO network: a hub id OWNER/NAME, or a folder")
     scale: str = option("255", "pixels are given as 0 to 255, as PIE-Bench does, or 0 to 1", choices=("255", "1"))
-    device: str = option("auto", DEVICE_HELP, repr=False)
-
-    def __post_init__(self) -> None:
-        check(self)
-
-    def missing(self) -> str:
-        return hub_missing(self.model)
 
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
         return self.distances([case.picture for case in cases], [result.picture for result in results])

@@ -159,7 +159,7 @@ def test_it_is_what_the_hand_finds(folder: str, shape: str, scale: str) -> None:
     found = structure_distance(a, b, model=folder, scale=scale, device="cpu")
     assert found == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     assert wanted > 1e-3
-    metric = StructureDistance(folder, scale, "cpu")
+    metric = StructureDistance(folder, "cpu", scale)
     assert metric(cases([a])[0], results([b])[0]) == pytest.approx(found, abs=1e-7)
 
 
@@ -205,7 +205,7 @@ def test_a_source_is_looked_at_once_for_all_rows(folder: str) -> None:
     for row in range(3, 6):
         StructureDistance(folder, device="cpu").many(cases(sources), results(pictures(row)[:2]))
     assert seen == [2, 2, 2, 2]
-    StructureDistance(folder, "1", "cpu").many(cases(sources), results(sources))
+    StructureDistance(folder, "cpu", "1").many(cases(sources), results(sources))
     assert seen[4:] == [2]  # other pixels went in: nothing that was kept serves
     hook.remove()
 
