@@ -127,7 +127,8 @@ SHOWN = {"stripe-1": np.array([0.25, 0.0, 0.75]), "stripe-2": np.array([0.5, 0.0
 
 def colours(picture: Path) -> np.ndarray[Any, Any]:
     """The mean of red, green and blue, 0 to 1."""
-    return np.asarray(Image.open(picture)).mean((0, 1)) / 255
+    mean: np.ndarray[Any, Any] = np.asarray(Image.open(picture)).mean((0, 1))
+    return mean / 255
 
 
 def test_an_installed_data_set_is_checked_line_by_line(site: Path, tmp_path: Path) -> None:
