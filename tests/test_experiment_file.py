@@ -11,9 +11,12 @@ from itertools import count, product
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
+from fe.cli.compare import compare as command
+from fe.cli.experiment import THIS_TIME
 from fe.cli.main import main
 from PIL import Image
 
@@ -62,6 +65,13 @@ def refused(name: str, text: str, *words: str) -> str:
 def of_docs(language: str) -> str:
     blocks = re.findall(rf"```{language}\n(.*?)```", (DOCS / "experiments.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     return str(blocks[0])
+
+
+def test_every_key_stands_in_the_docs() -> None:
+    page = (DOCS / "experiments.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"^- A key is .*?(?=^- )", page, flags=re.DOTALL | re.MULTILINE)
+    keys = {one.opts[0].removeprefix("--").replace("-", "_") for one in command.params if isinstance(one, click.Option)}
+    assert keys - THIS_TIME - {"set"} == set(re.findall(r"`([a-z_]+)`", told))
 
 
 def test_the_examples_of_the_docs_are_one_comparison() -> None:
