@@ -72,8 +72,9 @@ class Results:
     def summaries(self) -> Sequence[Summary]:
         """One summary for each task, of the metrics that are at hand."""
         tasks = dict.fromkeys(row.task for row in self.manifest.rows)
-        rows, records, absent = self.manifest.rows, self.records, {**self.manifest.absent, **self.unset}
-        return [summarise(task, rows, records, self._metrics(task), self.sets, absent) for task in tasks]
+        rows, records, named = self.manifest.rows, self.records, self.manifest.comparison.get("metrics", ())
+        columns = {*self.manifest.absent, *self.unset, *named}  # what was named has a column, and be it that nothing is in it
+        return [summarise(task, rows, records, self._metrics(task), self.sets, columns) for task in tasks]
 
     @property
     def sets_to_come(self) -> Mapping[str, SetMetric]:

@@ -52,10 +52,10 @@ def summarise(
     records: Iterable[Record],
     metrics: Mapping[str, Score],
     sets: Mapping[str, Mapping[str, Estimate]] | None = None,
-    absent: Collection[str] = (),
+    columns: Collection[str] = (),
 ) -> Summary:
     """Summarise the records of one task, those of failed cells too. A case's score is its mean over seeds. sets: what metrics
-    of whole rows found, by row and name. absent: the names of metrics whose columns are there, and empty."""
+    of whole rows found, by row and name. columns: the names of metrics that have a column also where no score is in it."""
     by_row: dict[str, list[Record]] = {row.name: [] for row in rows if row.task == task}
     by_kind: dict[str, list[Record]] = {}
     for record in records:
@@ -68,7 +68,7 @@ def summarise(
     whole = sets or {}
     lines = tuple(_line(row, by_row[row.name], metrics, scores[row.name], first, whole.get(row.name, {})) for row in shown)
     seen = {
-        name: metric for name, metric in metrics.items() if name in absent or any(line.scores[name].count for line in lines)
+        name: metric for name, metric in metrics.items() if name in columns or any(line.scores[name].count for line in lines)
     }
     count = len({record.case for mine in by_row.values() for record in mine})
     alone = by_kind if len(by_kind) > 1 else {}

@@ -86,7 +86,7 @@ class BackgroundMSE(_Background):
     """The mean squared difference from the source outside of the region, over values in [0, 1]."""
 
     label: ClassVar[str] = "background MSE"
-    digits: ClassVar[int] = 4
+    digits: ClassVar[int] = 6
     higher_is_better: ClassVar[bool | None] = False
     over: str = option("frame", _HELP, choices=_WAYS)
 

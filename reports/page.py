@@ -102,7 +102,7 @@ def _left_out(results: Results) -> Iterator[str]:
     for reason in results.left_out.values():
         yield f"A column is left out: {reason}."
     for name, reason in {**results.manifest.absent, **results.unset}.items():
-        yield f"The column of {name} is empty: {reason.rstrip('.')}."
+        yield f"The column of {name} is empty: {reason}"  # no full stop, as it may end with a command to be copied
     for name in results.sets_to_come:
         yield f"There is no column of {name} yet, which looks at all pictures of a row together: fe report makes it."
 

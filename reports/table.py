@@ -76,6 +76,8 @@ def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> s
             f"{', '.join(dict.fromkeys(sets))}: of all pictures of a row together, so without a paired difference; [ ] there: "
             "bootstrap over cases, which leaves out what such a distance is too large by where pictures are few."
         )
+    if any(line.scores[name].missing for summary in summaries for line in summary.lines for name in summary.metrics):
+        said.append("n=: the cases in a mean where it is not defined for all of them; -: for none.")
     if any(len(summary.methods) > 1 for summary in summaries):
         said.append(
             f"Under a value: its paired difference from the first row; {BETTER} better, {WORSE} worse, {OTHER} other, "

@@ -166,11 +166,21 @@ def test_a_batch_is_scored_at_once_and_cell_by_cell_where_that_fails(monkeypatch
     assert [one.record.scores for one in alone][::2] == [one.record.scores for one in together][::2]
 
 
+def test_a_metric_that_was_named_has_a_column_where_no_method_has_a_score(tmp_path: Path) -> None:
+    """FlowEdit measures no growth of errors."""
+    ran = fe("--metrics", "spread,error-growth", "--out", str(tmp_path / "run"))
+    assert ran.exit_code == 0, ran.output
+    heading, method = (next(line for line in ran.stdout.splitlines() if word in line) for word in ("spread", "flowedit+"))
+    assert "error growth" in heading
+    assert " - " in method
+    assert "-: for none" in " ".join(ran.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("nowhere", "The column of nowhere is empty: the weights of nowhere are not on this machine; fetch them: hf download"),
-        ("damaged", "The column of damaged is empty: OSError: the header of model.safetensors is cut short."),
+        ("damaged", "The column of damaged is empty: OSError: the header of model.safetensors is cut short"),
     ],
 )
 def test_a_metric_without_weights_leaves_its_column_empty_and_says_why_once(tmp_path: Path, name: str, said: str) -> None:

@@ -121,7 +121,7 @@ def test_the_table_explains_the_interval_once_and_has_no_differences_there(runs:
     assert all(line.differences["judge-frechet"].count == 0 for line in summary.lines)
     assert "has the lowest judge Frechet" in told
     without = Page.of(replace(results_of(runs.whole), sets={}, unset={"judge-frechet": "gone"}))
-    assert "The column of judge-frechet is empty: gone." in without.missing
+    assert "The column of judge-frechet is empty: gone" in without.missing
 
 
 def test_shards_are_one_set_which_only_their_report_knows(runs: Runs) -> None:
