@@ -114,6 +114,19 @@ def test_pie_bench_from_the_list_to_the_file_of_scores(
     assert (tmp_path / "out-again" / "pie-bench.csv").read_bytes() == (out / "pie-bench.csv").read_bytes()
 
 
+def test_a_cell_of_a_protocol_is_reproduced_with_its_masks_and_the_options_of_its_metrics(
+    small_pie_bench: Path, tiny_scenes: str, tmp_path: Path, random_trunks: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("--model", tiny_scenes, "--cases", f"pie-bench:{small_pie_bench}", "--methods", "flowedit+euler", "--steps", "2")
+    metrics = ("--metrics", "pie-lpips,pie-ssim,background-mse", "--no-pictures", "--device", "cpu")
+    options = ("--set", "pie-ssim.edges=mirrored", "--set", "background-mse.over=background")
+    fe("compare", "--protocol", "pie-bench@pnpinversion", *words, *metrics, *options, "--out", out)
+    for case in ("000000000000", "911000000000"):  # the second has a mask over everything: its scores are not defined
+        done = fe("reproduce", out, f"flowedit+euler-2/{case}")
+        assert "identical: 3 scores" in done.output
+
+
 def test_pie_bench_without_any_weights_is_finished_and_says_so_once(
     small_pie_bench: Path, tiny_scenes: str, tmp_path: Path, no_weights: None
 ) -> None:
