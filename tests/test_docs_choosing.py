@@ -49,8 +49,9 @@ def test_every_figure_is_in_a_run_that_the_section_points_at(section: str) -> No
     shown += [("ends", *found.groups()) for found in WITH_ENDS.finditer(section)]
     assert bool(shown) == bool(folders)
     for kind, mean, *rest in shown:
-        wanted = [lambda one: (one.half,), lambda one: (one.low, one.high)][kind == "ends"]
-        assert any(near(mean, one.mean) and all(map(near, rest, wanted(one))) for one in known), (mean, rest)
+        parts = [(one.half,) if kind == "half" else (one.low, one.high) for one in known]
+        found = [near(mean, one.mean) and all(map(near, rest, part)) for one, part in zip(known, parts, strict=True)]
+        assert any(found), (mean, rest)
 
 
 def test_the_page_tells_of_enough() -> None:
