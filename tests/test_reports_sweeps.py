@@ -10,10 +10,13 @@ import pytest
 import torch
 from fe.experiments.folder import RunFolder
 from fe.experiments.manifest import Manifest
+from fe.experiments.names import build_metric
 from fe.experiments.records import Finished, Record, Share, picture_name
 from fe.experiments.results import Results, read_results
 from fe.experiments.rows import Heading
+from fe.experiments.summary import summarise
 from fe.reports import plots
+from fe.reports.kinds import kinds_table
 from fe.reports.page import Page, summed_up
 from fe.reports.pictures import COLUMNS
 from fe.reports.table import put, stacked
@@ -60,7 +63,9 @@ def test_tables_of_a_sweep_are_whole(width: int, tmp_path: Path) -> None:
     lines = file.getvalue().splitlines()
     assert "…" not in file.getvalue()
     assert max(map(len, lines)) <= width
-    assert sum(line.strip().startswith("flowedit+euler") for line in lines) == 2 * len(POINTS)  # kind by kind too
+    assert (
+        sum(line.strip().startswith("flowedit+euler") for line in lines) == 2 * len(POINTS) + 2
+    )  # kind by kind too; and two trends
     assert sum("target_guidance=13.5" in line for line in lines) == 2 * 4
 
 
@@ -82,7 +87,7 @@ def test_a_plot_joins_the_points_of_one_option(tmp_path: Path) -> None:
 
 def test_a_grid_goes_on_below_where_there_are_many_rows(tmp_path: Path) -> None:
     results = swept(tmp_path, tuple(heading(*point) for point in POINTS))
-    assert {"grid.png", "quality.png", "table.txt"} == set(summed_up(results, tmp_path))
+    assert {"grid.png", "quality.png", "frontier.png", "table.txt"} == set(summed_up(results, tmp_path))
     with Image.open(tmp_path / "grid.png") as page:
         assert page.width == 176 + 132 * (1 + 6)  # source, and twelve rows in two blocks
         head = 10 + 15 * 4  # method, two options, steps
@@ -90,3 +95,21 @@ def test_a_grid_goes_on_below_where_there_are_many_rows(tmp_path: Path) -> None:
         centres = [(176 + 132 * column + 64, top + 64) for column in range(7) for top in (head, 2 * head + 2 * 132)]
         assert {page.getpixel(centre) for centre in centres} == {(128, 128, 128)}
     assert COLUMNS == 12
+
+
+def test_without_shares_kinds_stand_apart_by_change_and_preservation() -> None:
+    metrics = {name: build_metric(name) for name in ("clip-t", "source-psnr", "lpips")}
+    rows = [Heading(name, name, "edit", 28, False, False, (0,)) for name in ("far", "near")]
+    scores = {"clip-t": 0.25, "source-psnr": 20.0, "lpips": 0.125}
+    found = [
+        Record(f"{row.name}{i}", row.name, "edit", f"{i}", ("style", "object")[i % 2], "a", "b", "e", "s", 28, 0, scores=scores)
+        for row in rows
+        for i in range(6)
+    ]
+    shown, file = kinds_table(summarise("edit", rows, found, metrics)), io.StringIO()
+    assert shown is not None
+    Console(width=100, file=file, highlight=False).print(shown)
+    said = " ".join(file.getvalue().split())
+    assert said.startswith("Kind by kind: CLIP-T / LPIPS style object")
+    assert said.count("0.250 ±0.000") == said.count("0.125 ±0.000") == 4
+    assert "20.0" not in said
