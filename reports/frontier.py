@@ -28,6 +28,8 @@ AXES: Final = (
     ("judge-frechet", "latent-cost"),
 )
 """Pairs of metrics, change and preservation; the first pair that a comparison has is shown."""
+HIGHER: Final = {"source-ssim": True, "latent-cost": False}
+"""Whether more of it is more preservation, of metrics that are by themselves better neither high nor low."""
 FEWEST: Final = 3
 """Methods that a frontier is drawn of: two can be compared without."""
 _MARKERS = "osD^v<>PX"
@@ -50,7 +52,7 @@ class Frontier:
         for x, y in AXES:
             if x in summary.metrics and y in summary.metrics:
                 lines = [line for line in summary.methods if line.scores[x].count and line.scores[y].count]
-                signs = {name: 1 if summary.metrics[name].higher_is_better else -1 for name in (x, y)}
+                signs = {name: 1 if _higher(name, summary.metrics[name]) else -1 for name in (x, y)}
                 places = [(signs[x] * line.scores[x].mean, signs[y] * line.scores[y].mean) for line in lines]
                 best = [line for line, mine in zip(lines, places, strict=True) if not any(_beats(o, mine) for o in places)]
                 return cls(x, y, lines, best, summary.metrics) if len(lines) >= FEWEST else None
@@ -63,6 +65,10 @@ class Frontier:
         if len(self.best) == len(self.lines):
             return f"Frontier ({axes}, by means): every row trades one for the other."
         return f"Frontier ({axes}, by means): no other row has more of both than {names}."
+
+
+def _higher(name: str, metric: Score) -> bool:
+    return HIGHER.get(name, metric.higher_is_better is True)
 
 
 def _beats(other: tuple[float, float], mine: tuple[float, float]) -> bool:
@@ -99,9 +105,9 @@ def _draw(axes: Any, summary: Summary, found: Frontier) -> None:
             axes.annotate(line.row.label, tuple(v[0] for v in _values(found, [line])), fontsize="x-small", color="grey")
     for name, axis in ((found.x, axes.xaxis), (found.y, axes.yaxis)):
         metric = found.metrics[name]
-        axis.set_label_text(f"{heading_of(metric)}, {'higher' if metric.higher_is_better else 'lower'} is better")
-        if not metric.higher_is_better:
-            axis.set_inverted(True)
+        higher = _higher(name, metric)
+        axis.set_label_text(f"{heading_of(metric)}, {'higher' if higher else 'lower'} is better")
+        axis.set_inverted(not higher)
     axes.set_title("change against preservation: up and to the right is better")
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1))
     axes.grid(alpha=0.3)

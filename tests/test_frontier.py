@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from fe.experiments.records import Record, Share
 from fe.experiments.rows import Heading
 from fe.experiments.summary import Summary, summarise
 from fe.experiments.trends import Trend, trends
-from fe.reports.frontier import Frontier, frontier_plot
+from fe.registry import METRICS as TABLE
+from fe.reports.frontier import AXES, HIGHER, Frontier, frontier_plot
+from fe.reports.kinds import kinds_table
 from PIL import Image
 from rich.console import Console
 
@@ -111,14 +114,29 @@ def test_of_two_rows_with_equal_means_both_stay() -> None:
     assert len(found.best) == 3
 
 
-def test_a_metric_that_is_better_lower_turns_the_axis_around() -> None:
-    metrics = {name: build_metric(name) for name in ("clip-t", "lpips")}
-    places = {"far": (0.2, 0.1), "near": (0.3, 0.3), "worse": (0.25, 0.4)}
+@pytest.mark.parametrize(
+    ("names", "far", "near", "worse"),
+    [
+        (("clip-t", "lpips"), (0.2, 0.1), (0.3, 0.3), (0.25, 0.4)),
+        (("clip-t", "source-ssim"), (0.2, 0.9), (0.3, 0.7), (0.25, 0.6)),
+        (("fid", "latent-cost"), (40.0, 0.1), (30.0, 0.3), (35.0, 0.4)),
+    ],
+)
+def test_every_axis_goes_the_way_of_its_metric(
+    names: tuple[str, str], far: tuple[float, float], near: tuple[float, float], worse: tuple[float, float]
+) -> None:
+    metrics = {name: build_metric(name) for name in names}
+    places = {"far": far, "near": near, "worse": worse}
     rows = [row(name) for name in places]
     scores = records(rows, lambda label, i: dict(zip(metrics, places[label], strict=True)))
     found = Frontier.of(summarise("edit", rows, scores, metrics))
     assert found is not None
     assert [line.row.label for line in found.best] == ["far", "near"]
+
+
+def test_every_pair_of_axes_has_its_directions() -> None:
+    for name in chain.from_iterable(AXES):
+        assert (TABLE[name].higher_is_better is None) == (name in HIGHER)
 
 
 def test_two_rows_or_no_such_metrics_have_no_frontier(tmp_path: Path) -> None:
