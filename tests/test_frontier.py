@@ -15,7 +15,6 @@ from fe.experiments.summary import Summary, summarise
 from fe.experiments.trends import Trend, trends
 from fe.registry import METRICS as TABLE
 from fe.reports.frontier import AXES, HIGHER, Frontier, frontier_plot
-from fe.reports.kinds import kinds_table
 from PIL import Image
 from rich.console import Console
 
