@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from fe.cases.base import Case
+from fe.cli.main import main
 from fe.metrics.base import Result
 from fe.metrics.clip import Clip, ClipI, ClipT
 from fe.metrics.networks import CHUNK
@@ -251,6 +253,25 @@ def test_a_prompt_of_which_no_word_is_known_is_refused(wordless: Path) -> None:
     assert clip.texts(["cat", "cat on", ""]).shape == (3, 24)
     with pytest.raises(ValueError, match="knows no word of the prompt 'dog'"):
         clip.texts(["cat", "dog"])
+
+
+def test_a_comparison_with_a_tokenizer_that_knows_no_word_is_refused_before_any_work(
+    wordless: Path, tiny_scenes: str, tmp_path: Path
+) -> None:
+    words = ["z", "b</w>", *(f"never{number}" for number in range(400)), START, END]
+    (wordless / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (wordless / "merges.txt").write_text("#version: 0.2\n")
+    AutoTokenizer.from_pretrained(wordless).save_pretrained(wordless)
+    (tmp_path / "prompts.csv").write_text("picture,source,target\none.png,circle,square\n")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "one.png")
+    asked = ("--model", tiny_scenes, "--cases", f"folder:{tmp_path}", "--steps", "1", "--device", "cpu")
+    metrics = ("--metrics", "clip-t", "--set", f"clip-t.model={wordless}", "--out", str(tmp_path / "out"))
+    ran = CliRunner().invoke(main, ["compare", *asked, *metrics])
+    assert ran.exit_code == 2
+    assert ran.stderr.strip() == (
+        f"fe: the tokenizer of {wordless} knows no word of the prompt 'square'; its files are not this model's"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_are_not_here_are_told_without_a_network(no_network: None) -> None:
