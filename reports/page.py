@@ -62,7 +62,11 @@ class Page:
         file = io.StringIO()
         page = Console(file=file, width=FILE_WIDTH, highlight=False, force_jupyter=False)  # not into a cell
         put(page, self.tables)
-        page.print(*filter(None, (self.explained, self.missing, self.said)), sep="\n\n", markup=False)
+        page.print(self.explained, markup=False)
+        if self.missing:
+            page.print(f"\n{self.missing}", markup=False, soft_wrap=True)  # it may hold commands to be copied
+        if self.said:
+            page.print(f"\n{self.said}", markup=False)
         put_beside(page, self.beside)
         return file.getvalue()
 

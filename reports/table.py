@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..experiments.statistics import Estimate
 from ..experiments.summary import Line, Summary
@@ -34,7 +34,6 @@ def table(summary: Summary) -> Table:
     for heading in ("steps", "NFE", "calls"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for metric in summary.metrics.values():
-        # folds between words where the screen is narrow, and inside of them rather than leave digits out
         shown.add_column(label_of(metric), overflow="fold")
     for heading in ["seconds", *(["peak\nGiB"] if peaks else []), *(["failed"] if failures else [])]:
         shown.add_column(heading, justify="right", no_wrap=True)
@@ -45,20 +44,37 @@ def table(summary: Summary) -> Table:
 
 
 def put(console: Console, tables: Sequence[Table]) -> None:
-    """Print tables with room for their words and numbers: on a narrow screen the gaps between columns shrink first, and then
-    lines run over its edge."""
+    """Print tables with no word or number broken: on a narrow screen cells fold between words, those on the right first, then
+    the gaps between columns shrink, and then lines run over its edge."""
+    wide = console.width
     for shown in tables:
-        wide = console.width
-        if _least(shown, console) > wide:
-            shown.padding = 0
-        console.width = max(wide, _least(shown, console))
+        spans = [_span(column, console) for column in shown.columns]
+        usual = shown.padding, shown.show_edge
+        least, most = (sum(ends) for ends in zip(*spans, strict=True))
+        if most + _gaps(shown, console, most) > wide:
+            if least + _gaps(shown, console, most) > wide:
+                shown.padding, shown.show_edge = 0, False
+            room = max(0, wide - _gaps(shown, console, most) - least)
+            console.width = max(wide, least + _gaps(shown, console, most))
+            for column, (low, high) in zip(shown.columns, spans, strict=True):
+                column.width = min(high, low + room)
+                room -= column.width - low
         console.print(shown)
-        console.width = wide
+        console.width, (shown.padding, shown.show_edge) = wide, usual
+        for column in shown.columns:
+            column.width = None  # as it was, for another console
 
 
-def _least(shown: Table, console: Console) -> int:
-    """Columns that a table takes where every cell is folded between all of its words."""
-    return Measurement.get(console, console.options.update(width=WIDEST), shown).minimum
+def _span(column: Column, console: Console) -> tuple[int, int]:
+    """The width of a column where every cell is folded between all of its words, and where none is."""
+    cells = [Measurement.get(console, console.options.update(width=WIDEST), cell) for cell in (column.header, *column.cells)]
+    most = max(cell.maximum for cell in cells)
+    return most if column.no_wrap else max(cell.minimum for cell in cells), most
+
+
+def _gaps(shown: Table, console: Console, most: int) -> int:
+    """What a table takes beside its columns, which are `most` wide where nothing folds."""
+    return Measurement.get(console, console.options.update(width=WIDEST), shown).maximum - most
 
 
 def notes(summaries: Sequence[Summary], on_gpu: bool, trained: bool = True) -> str:

@@ -10,6 +10,7 @@ import pytest
 from fe.experiments.rows import Heading
 from fe.experiments.statistics import Estimate, mean_interval, paired_difference
 from fe.experiments.summary import Line, Summary
+from fe.metrics.pie_bench import PieMSE
 from fe.metrics.pixels import RMSE, SourceSSIM
 from fe.metrics.scenes import Changed, Kept, TruthPSNR
 from fe.reports.kinds import kinds_table
@@ -17,6 +18,7 @@ from fe.reports.progress import watched
 from fe.reports.reading import reading
 from fe.reports.table import difference, notes, put, score, table
 from rich.console import Console
+from rich.table import Table
 
 METRICS = {"truth-psnr": TruthPSNR(), "changed": Changed(), "kept": Kept(), "source-ssim": SourceSSIM()}
 NONE = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
@@ -65,6 +67,40 @@ def test_a_table_is_whole_on_narrower_screens(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert not any("…" in one for one in lines)
     assert {"22.86", "±0.40", "+0.050", "±0.005", "104]", "injection+fireflow", "1.00"} <= set(" ".join(lines).split())
+
+
+@pytest.mark.parametrize("width", [120, 100, 80, 60])
+def test_no_word_or_number_is_broken(width: int) -> None:
+    """As rich would break those of wide columns before it folds others between words."""
+    long = replace(WHOLE, metrics={**METRICS, "fine": PieMSE()})
+    fine = {"fine": estimate(0.000074, 0.000024)}
+    lines = (replace(one, scores={**one.scores, **fine}, differences={**one.differences, **fine}) for one in long.lines)
+    long = replace(long, lines=tuple(lines))
+    words = set(" ".join(text(long, 300)).split())
+    assert {"0.000074", "±0.000024", "+0.000074", "unedited"} <= words
+    assert set(" ".join(text(long, width)).replace("─", "").split()) == {word for word in words if "─" not in word}
+
+
+def test_a_table_that_was_printed_narrow_is_whole_on_a_wide_screen_again() -> None:
+    shown, wide = table(WHOLE), text(WHOLE, 120)
+    put(Console(width=60, file=io.StringIO()), [shown])
+    console = Console(width=120, file=io.StringIO(), highlight=False)
+    with console.capture() as captured:
+        put(console, [shown])
+    assert captured.get().splitlines() == wide
+
+
+def test_columns_that_do_not_fold_are_not_cut() -> None:
+    """25.01 cut to 25 would be another number."""
+    shown = Table("method", box=None)
+    for heading in ("CLIP\nwhole", "PSNR"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_row("P2P, DDIM", "25.01 of 100", "17.87")
+    console = Console(width=12, file=io.StringIO(), highlight=False)
+    with console.capture() as captured:
+        put(console, [shown])
+    assert "25.01 of 100" in captured.get()
+    assert "17.87" in captured.get()
 
 
 def test_a_table_goes_over_the_edge_rather_than_lose_a_digit() -> None:
