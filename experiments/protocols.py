@@ -78,6 +78,9 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             "No editor is given the mask, which is the metrics' alone; its outermost pixels count as edited.",
             "SSIM leaves out windows that reach over the picture's edge, as torchmetrics did until 1.4 (October 2024); since "
             "1.5 it does not, which gives up to 0.01 more or less (pie-ssim.edges=mirrored).",
+            "For the structure distance pictures are made smaller without smoothing, as by torchvision 0.13.1, which the "
+            "public code names; since 0.17 the same code smooths (pie-structure.resize=antialiased). Which one a paper's "
+            "row is of is seldom said.",
             "Where a mask covers everything (144 of 700) the unedited part is not defined: such cases are left out of a mean, "
             "and n= tells how many are left. All ten kinds count, the random ones too.",
             "Methods run with the options of their presets (fe list presets); what a preset departs in stands there.",

@@ -29,7 +29,7 @@ from .clip import Clip, ClipMetric
 from .dino import DinoMetric
 from .networks import DEVICE_HELP, NetworkMetric, compute_device, cosines
 from .perceptual import in_batches, lpips_distance, lpips_missing, lpips_suits
-from .structure import StructureDistance
+from .structure import RESIZE_HELP, RESIZES, StructureDistance
 
 _NET = "squeeze"
 _EDGE = 5  # half of the window of 11
@@ -44,8 +44,10 @@ class PieStructure(DinoMetric):
     digits: ClassVar[int] = 5
     higher_is_better: ClassVar[bool | None] = False
 
+    resize: str = option("plain", RESIZE_HELP, choices=RESIZES)
+
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
-        return StructureDistance(self.model, self.device, scale="255").many(cases, results)
+        return StructureDistance(self.model, self.device, "255", self.resize).many(cases, results)
 
 
 class _Unedited(Metric):

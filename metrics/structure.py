@@ -21,10 +21,16 @@ LONGEST = 480
 """Pixels of the longer side, at most, once the shorter one has 224."""
 
 
-def structure_distance(a: Tensor, b: Tensor, *, model: str = VIT_B8, scale: str = "255", device: str = "auto") -> float:
+RESIZE_HELP = "how pictures are made smaller: plain, as torchvision did until 0.16, or antialiased, as from 0.17 on"
+RESIZES = ("plain", "antialiased")
+
+
+def structure_distance(
+    a: Tensor, b: Tensor, *, model: str = VIT_B8, scale: str = "255", resize: str = "plain", device: str = "auto"
+) -> float:
     """The structure distance of two pictures (3, H, W) in [0, 1] of one size, at least 0 (see `StructureDistance`). Raises
     ValueError if their sizes differ, or the network is not on this machine."""
-    return StructureDistance(model, device, scale).distances([a], [b])[0]
+    return StructureDistance(model, device, scale, resize).distances([a], [b])[0]
 
 
 def last_keys(network: Any, pixels: Tensor) -> Tensor:
@@ -53,9 +59,11 @@ class StructureDistance(DinoMetric):
     11), all tokens with the CLS token; of the whole picture, whatever the case's region. 0 for the source itself; papers often
     print it times 1000.
 
-    The shorter side is resized to 224 and the longer to at most 480 (bilinear, antialiased: torchvision's default since 0.17),
-    then normalised as ImageNet. `scale` is PIE-Bench's quirk: its script feeds pixels from 0 to 255 to that normalisation,
-    which is made for 0 to 1, and its numbers, which are everyone's, are of that ("255"). "1" is what the distance's authors do.
+    The shorter side is resized to 224 and the longer to at most 480 (bilinear), then normalised as ImageNet. `resize`: the
+    environment that PIE-Bench's authors give has torchvision 0.13.1, which does not smooth before it leaves pixels out
+    ("plain"); since 0.17 the same script does ("antialiased"), which is another number. `scale` is PIE-Bench's quirk: its
+    script feeds pixels from 0 to 255 to that normalisation, which is made for 0 to 1, and its numbers, which are everyone's,
+    are of that ("255"). "1" is what the distance's authors do.
     """
 
     label: ClassVar[str] = "structure"
@@ -63,6 +71,7 @@ class StructureDistance(DinoMetric):
     higher_is_better: ClassVar[bool | None] = False
 
     scale: str = option("255", "pixels are given as 0 to 255, as PIE-Bench does, or 0 to 1", choices=("255", "1"))
+    resize: str = option("plain", RESIZE_HELP, choices=RESIZES)
 
     def many(self, cases: Sequence[Case], results: Sequence[Result]) -> list[float]:
         return self.distances([case.picture for case in cases], [result.picture for result in results])
@@ -79,12 +88,12 @@ class StructureDistance(DinoMetric):
         """The cosines (T, T) between all T tokens of each picture."""
         from torchvision.transforms.functional import InterpolationMode, resize
 
-        where = compute_device(self.device)
+        where, smooth = compute_device(self.device), self.resize == "antialiased"
         network = load_dino(self.model, where)
 
         def similarity(pixels: Sequence[Tensor]) -> Tensor:
             values = torch.stack(list(pixels)).to(where).float() / (1 if self.scale == "255" else 255)
-            small = resize(values, [SIDE], InterpolationMode.BILINEAR, max_size=LONGEST, antialias=True)
+            small = resize(values, [SIDE], InterpolationMode.BILINEAR, max_size=LONGEST, antialias=smooth)
             return cosine_matrix(last_keys(network, normalised(small)))
 
-        return picture_features(("structure", self.model, self.scale, str(where)), pictures, similarity)
+        return picture_features(("structure", self.model, self.scale, smooth, str(where)), pictures, similarity)

@@ -99,17 +99,17 @@ def by_hand(folder: str, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return normed(x, "layernorm"), key
 
 
-def prepared(picture: Tensor, size: tuple[int, int], scale: float) -> Tensor:
+def prepared(picture: Tensor, size: tuple[int, int], scale: float, smooth: bool) -> Tensor:
     """8-bit pixels from 0 to `scale`, resized to `size` and normalised: (3, *size)."""
     values = (picture * 255).round() / 255 * scale
-    small = functional.interpolate(values[None], size, mode="bilinear", antialias=True)[0]
+    small = functional.interpolate(values[None], size, mode="bilinear", antialias=smooth)[0]
     return (small - torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)) / torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 
 
-def reference(folder: str, a: Tensor, b: Tensor, size: tuple[int, int], scale: float) -> float:
+def reference(folder: str, a: Tensor, b: Tensor, size: tuple[int, int], scale: float, smooth: bool) -> float:
     matrices = []
     for picture in (a, b):
-        _, key = by_hand(folder, prepared(picture, size, scale))
+        _, key = by_hand(folder, prepared(picture, size, scale, smooth))
         unit = key / key.square().sum(dim=1, keepdim=True).sqrt()
         matrices.append(unit @ unit.T)
     return (matrices[0] - matrices[1]).square().mean().item()
@@ -130,7 +130,7 @@ def results(edited: list[Tensor]) -> list[Result]:
 
 @pytest.mark.parametrize("size", [(224, 224), (224, 312)], ids=["its own size", "wider"])
 def test_the_published_file_is_read_as_the_network_it_is(folder: str, size: tuple[int, int]) -> None:
-    pixels = prepared(pictures(1)[0], size, 1.0)
+    pixels = prepared(pictures(1)[0], size, 1.0, True)
     tokens, key = by_hand(folder, pixels)
     network = load_dino(folder, CPU)
     with torch.inference_mode():
@@ -150,16 +150,16 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("scale", ["255", "1"])
+@pytest.mark.parametrize(("scale", "resize"), [("255", "plain"), ("1", "plain"), ("255", "antialiased")])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_it_is_what_the_hand_finds(folder: str, shape: str, scale: str) -> None:
+def test_it_is_what_the_hand_finds(folder: str, shape: str, scale: str, resize: str) -> None:
     (height, width), size = SHAPES[shape]
     a, b = pictures(1, height, width)[0], torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
-    wanted = reference(folder, a, b, size, float(scale))
-    found = structure_distance(a, b, model=folder, scale=scale, device="cpu")
+    wanted = reference(folder, a, b, size, float(scale), resize == "antialiased")
+    found = structure_distance(a, b, model=folder, scale=scale, resize=resize, device="cpu")
     assert found == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     assert wanted > 1e-3
-    metric = StructureDistance(folder, "cpu", scale)
+    metric = StructureDistance(folder, "cpu", scale, resize)
     assert metric(cases([a])[0], results([b])[0]) == pytest.approx(found, abs=1e-7)
 
 
@@ -170,6 +170,21 @@ def test_the_range_of_pixels_matters(folder: str) -> None:
     assert abs(quirk - plain) > 0.1 * plain
     with pytest.raises(ValueError, match="scale must be one of 255, 1, got '2'"):
         StructureDistance(scale="2")
+
+
+def test_smoothing_matters_where_pictures_are_made_smaller(folder: str) -> None:
+    a, b = (torch.rand(3, 384, 384, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert StructureDistance().resize == "plain"
+    plain, smooth = (structure_distance(a, b, model=folder, resize=resize, device="cpu") for resize in ("plain", "antialiased"))
+    assert abs(plain - smooth) > 0.1 * plain
+
+
+def test_pictures_of_other_sizes_with_the_same_pixels_are_not_taken_for_each_other(folder: str) -> None:
+    wide = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
+    tall, other = wide.reshape(3, 60, 40), torch.rand(3, 60, 40, generator=torch.Generator().manual_seed(1))
+    structure_distance(wide, wide, model=folder, device="cpu")
+    found = structure_distance(other, tall, model=folder, device="cpu")
+    assert found == pytest.approx(reference(folder, other, tall, (336, 224), 255.0, False), rel=1e-4)
 
 
 def test_the_cosines_of_keys() -> None:

@@ -155,7 +155,10 @@ class Evaluation:
         """Cosines of the last block's keys, of pixels from 0 to 255."""
         values = torch.from_numpy(np.transpose(picture.astype(np.float32), (2, 0, 1)))[None]
         prepare = transforms.Compose(
-            [transforms.Resize(224, max_size=480), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+            [
+                transforms.Resize(224, max_size=480, antialias=False),  # as torchvision 0.13.1, which the code names
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
         )
         before = self.vit(pixel_values=prepare(values), output_hidden_states=True).hidden_states[-2][0]
         last = [module for name, module in self.vit.named_modules() if name.endswith("layernorm_before")][-1]
