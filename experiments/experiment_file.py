@@ -106,8 +106,8 @@ def _read_toml(path: Path, text: str) -> Mapping[str, Item]:
 
 
 def _toml_item(path: Path, value: Any, key: tuple[str, ...], lines: Mapping[tuple[str, ...], int], depth: int = DEPTH) -> Item:
-    """`value`, which stands under the names `key`; `lines`: where keys stand (see _key_lines). What is in a list has the line of
-    the list's key."""
+    """`value`, which stands under the names `key`; `lines`: where keys stand (see _key_lines). What is in a list has the line
+    of the list's key."""
     line = next((lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines), 1)
     if isinstance(value, bool) or not isinstance(value, dict | list):
         return Item(str(value).lower() if isinstance(value, bool) else str(value), line)
