@@ -267,11 +267,11 @@ def _line(home: Path, listing: str, number: int, row: Row) -> Line:
     return Line(
         listing,
         number,
-        name=text_of(row, "id") or picture.relative_to(home).as_posix(),
+        name=name_of(row, "id") or picture.relative_to(home).as_posix(),
         picture=picture,
         source=needed(row, "source"),
         target=needed(row, "target"),
-        kind=text_of(row, "kind"),
+        kind=name_of(row, "kind"),
         mask=_inside(home, "mask", mask) if mask else None,
     )
 
@@ -298,6 +298,14 @@ def text_of(row: Row, column: str) -> str:
     except UnicodeEncodeError:  # JSON can write one
         raise ValueError(f"{column!r} holds half a character, {value!r}") from None
     return value if value.strip() else ""
+
+
+def name_of(row: Row, column: str) -> str:
+    """The same of a column that tables and messages show. Raises ValueError for a line break or what steers a terminal."""
+    text = text_of(row, column)
+    if not text.isprintable():
+        raise ValueError(f"{column!r} holds a character that cannot be shown, got {text!r}")
+    return text
 
 
 def _inside(home: Path, what: str, name: str) -> Path:

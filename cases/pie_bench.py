@@ -144,7 +144,7 @@ class _Entry:
             yield f"{self.where}: an object is wanted, got {type(self.content).__name__}"
             return
         yield from _twice(self.content, self.where)
-        if not self.id.strip() or not _writable(self.id):
+        if not self.id.strip() or not self.id.isprintable():
             yield f"{LISTING}: the key {self.id!r} cannot be the id of a case; give the entry another"
         for name in _TEXTS:
             if not isinstance(self.fields.get(name), str):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .folder import needed, rows, text_of
+from .folder import name_of, needed, rows
 
 CAT_DOG: Final = "cat-dog"
 """The name of the list that is written here."""
@@ -79,10 +79,10 @@ def read_pairs(listing: Path) -> Sequence[Pair]:
         try:
             if isinstance(row, ValueError):
                 raise row
-            name = text_of(row, "id") or f"{len(pairs):04d}"
+            name = name_of(row, "id") or f"{len(pairs):04d}"
             if name in pairs:
                 raise ValueError(f"the id {name!r} is taken already; give each line one of its own")
-            pairs[name] = Pair(name, needed(row, "source"), needed(row, "target"), text_of(row, "kind"))
+            pairs[name] = Pair(name, needed(row, "source"), needed(row, "target"), name_of(row, "kind"))
         except ValueError as fault:
             raise ValueError(f"{listing.name}, line {number}: {fault}") from None
     if not pairs:

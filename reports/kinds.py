@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from ..experiments.summary import Summary
@@ -22,7 +23,7 @@ def kinds_table(summary: Summary) -> Table | None:
     shown = Table(title=f"Kind by kind: {labels}", title_justify="left", title_style="bold", box=SIMPLE, padding=(0, 1, 0, 0))
     shown.add_column("method", no_wrap=True)
     for kind, part in summary.kinds.items():
-        shown.add_column(f"{kind}\nn = {part.cases}", overflow="fold")
+        shown.add_column(f"{escape(kind)}\nn = {part.cases}", overflow="fold")  # data sets name kinds as they like
     for place, line in enumerate(summary.methods):
         steps = f" steps={line.row.steps}" if len({other.row.steps for other in summary.methods}) > 1 else ""
         cells = [_cell(part, place, told) for part in summary.kinds.values()]

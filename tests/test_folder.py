@@ -97,6 +97,8 @@ def test_a_bad_line_is_named(tmp_path: Path, listing: str, message: str) -> None
         ('{"picture": "a.png"\n', "line 1: this is no JSON"),
         ('{"picture": "a.png", "source": "x", "target": "y", "source": "z"}', "line 1: .*the key 'source' is there twice"),
         ("[1]\n", "line 1: a JSON object"),
+        ('{"picture": "a.png", "source": "x", "target": "y", "id": "1\\n2"}', "line 1: 'id' holds a character that cannot be"),
+        ('{"picture": "a.png", "source": "x", "target": "y", "kind": "\\u001b[31m"}', "line 1: 'kind' holds a character that"),
         ("\n{}\n", "line 2: 'picture' is missing or empty"),
         ('{"picture": "a.png", "source": "x", "target": "y", "id": 7}', "line 1: 'id' must be text, got 7"),
         ('{"picture": "a.png", "source": "x", "target": "\\ud800"}', "line 1: 'target' holds half a character"),

@@ -206,7 +206,7 @@ def test_a_link_to_itself_is_a_fault_of_its_entry(pie_bench: Path) -> None:
     assert "cannot be looked for" in refusal(PieBenchCases(str(pie_bench)))
 
 
-@pytest.mark.parametrize("key", ["", " ", "\ud800"])
+@pytest.mark.parametrize("key", ["", " ", "\ud800", "\x1b[31m7"])
 def test_a_key_must_do_as_an_id(pie_bench: Path, key: str) -> None:
     cases = change(pie_bench, lambda held: held.update({key: held.pop(RANDOM)}))
     assert refusal(cases) == f"mapping_file.json: the key {key!r} cannot be the id of a case; give the entry another"

@@ -238,7 +238,7 @@ def test_kinds_stand_apart_where_a_mean_would_hide_them() -> None:
         replace(summary(*(replace(one, scores={**one.scores, "changed": estimate(mean, 0.1, 12)}) for one in lines)), cases=12)
         for mean in (1.0, 0.0)
     )
-    whole = replace(summary(*lines), kinds={"colour": always, "size": never})
+    whole = replace(summary(*lines), kinds={"[bold]colour": always, "[/red]size": never})
     shown = kinds_table(whole)
     assert shown is not None
     console = Console(width=100, file=io.StringIO(), highlight=False)
@@ -249,5 +249,6 @@ def test_kinds_stand_apart_where_a_mean_would_hide_them() -> None:
     assert " ".join(next(row for row in printed.splitlines() if "flowedit" in row).split()).startswith("flowedit+euler 100 [90")
     assert "0 [-10, 10]" in printed
     assert printed.count("n = 12") == 2
+    assert {"[bold]colour", "[/red]size"} <= set(printed.split())  # a data set names its kinds as it likes
     assert "no edit" not in printed
     assert kinds_table(summary(*lines)) is None
