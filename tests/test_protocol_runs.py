@@ -208,6 +208,10 @@ def test_generation_is_held_against_the_cases_own_pictures(tiny_scenes: str, tmp
     }
     assert "The column of fid is empty" in ours(text)
     assert "text to image" in text
+    against = str(PROTOCOLS["generation@fireflow"].settings["fid"]["against"])
+    headings = [Heading(**row) for row in json.loads((out / "run.json").read_text(encoding="utf-8"))["rows"]]
+    for truths in (False, True):  # neither what is drawn nor a truth, but the cases' own pictures
+        assert references("fid", against, headings, truths) == References("original", "source")
 
 
 def test_transport_from_drawn_sources_knows_their_noise(tiny_scenes: str, tmp_path: Path, no_weights: None) -> None:
