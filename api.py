@@ -289,13 +289,13 @@ def compare(
     model: from `load_model`, or what it takes; the scenes model, or the protocol's, if none is given. methods: "EDITOR+SOLVER"
     or presets, either with "/STEPS", in place of all `editors` with all `solvers`; a sequence, or one text with commas. steps:
     counts for every method; without them a preset runs with its own. match_nfe: as many steps as that many evaluations (network
-    rows) for a picture allow. cases: "NAME", "NAME:COUNT" or "folder:PATH". metrics: names; what is usual for the cases, if
-    none are given. protocol: a published recipe, which says what else is left out. options: see `Options`, also of the case set
-    and of metrics. batch: cases that go through the model at once. out: folder of the results; one under results/ if none is
-    given. A run that was cut short goes on when it is asked for again; a finished one is read again. retry_failed: cells that
-    failed before are run again. workers: so many processes of Ray work at once, each with a model and, if there are any, a GPU
-    of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray that runs, or "auto"; one is started if none is
-    given.
+    rows) for a picture allow. cases: "NAME", "NAME:COUNT", "NAME:PATH" or "NAME:PATH:COUNT". metrics: names; what is usual for
+    the cases, if none are given. protocol: a published recipe, which says what else is left out. options: see `Options`, also
+    of the case set and of metrics. batch: cases that go through the model at once. out: folder of the results; one under
+    results/ if none is given. A run that was cut short goes on when it is asked for again; a finished one is read again.
+    retry_failed: cells that failed before are run again. workers: so many processes of Ray work at once, each with a model and,
+    if there are any, a GPU of its own; the model must then be named. ray_address: "HOST:PORT" of a Ray that runs, or "auto";
+    one is started if none is given.
     Raises LookupError for unknown names, ValueError (one sentence) for what does not fit.
     """
     asked = Asked(

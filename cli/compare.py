@@ -59,7 +59,7 @@ FLAGS = (
     click.option("--methods", type=Methods(), help="EDITOR+SOLVER or presets, in place of all editors with all solvers."),
     click.option("--steps", type=Counts(), help="Step counts, separated by commas. [default: a preset's own, else 28]"),
     click.option("--match-nfe", type=Whole(1, 100_000), help="Instead: as many steps as this many NFE allow."),
-    click.option("--cases", type=Cases(), help="NAME, NAME:COUNT or folder:PATH. [default: scenes:24]"),
+    click.option("--cases", type=Cases(), help="NAME, NAME:COUNT, NAME:PATH or NAME:PATH:COUNT. [default: scenes:24]"),
     click.option("--seeds", type=Counts(low=0), default="0", help="Seeds of the noise, separated by commas."),
     click.option("--metrics", type=Names(METRICS), help="With commas. [default: what is usual for the cases]"),
     click.option("--protocol", type=ProtocolName(), help="A published recipe; other flags go before what it says."),

@@ -15,7 +15,7 @@ import click
 
 from ..experiments.experiment_file import ExperimentFile, read_experiment
 from ..experiments.sweep import points
-from ..experiments.words import Asked
+from ..experiments.words import Asked, CaseChoice
 from ..options import OptionError, describe, parse
 from ..plain_yaml import Item
 from ..registry import CASES, EDITORS, METRICS, MODELS, SOLVERS, RegistryError
@@ -152,8 +152,8 @@ class _Reader:
         if key == "out":
             return str(self.file.inside(key, text, line))
         if key == "cases":
-            name, path = (choice := self._converted(key, text, line)).name, choice.path
-            return text if path is None else f"{name}:{self.file.inside(key, path, line)}"
+            choice: CaseChoice = self._converted(key, text, line)
+            return text if choice.path is None else str(choice._replace(path=str(self.file.inside(key, choice.path, line))))
         return self._model(text, line) if key == "model" else text
 
     def _model(self, text: str, line: int) -> str:

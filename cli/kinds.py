@@ -230,7 +230,7 @@ class PresetName(Kind):
 
 
 class Cases(Kind):
-    """A case set: NAME, NAME:COUNT or NAME:FOLDER."""
+    """A case set: NAME, NAME:COUNT, NAME:FOLDER or NAME:FOLDER:COUNT."""
 
     name = "name:count"
 

@@ -59,14 +59,20 @@ class CaseChoice(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> CaseChoice:
-        """NAME, NAME:COUNT or NAME:FOLDER. Raises RegistryError for an unknown name, ValueError for a count below 1."""
+        """NAME, NAME:COUNT, NAME:FOLDER or NAME:FOLDER:COUNT. Raises RegistryError for an unknown name, ValueError for a count
+        below 1."""
         name, _, rest = text.partition(":")
         known(CASES, name)
-        if not re.fullmatch(r"-?\d+", rest):
+        path, _, count = rest.rpartition(":")
+        if not re.fullmatch(r"-?\d+", count):
             return cls(name, None, rest or None)
-        if int(rest) < 1:
+        if int(count) < 1:
             raise ValueError(f"at least 1 case must be asked for, got {text!r}")
-        return cls(name, int(rest))
+        return cls(name, int(count), path or None)
+
+    def __str__(self) -> str:
+        parts = (self.name, self.path, None if self.size is None else str(self.size))
+        return ":".join(part for part in parts if part is not None)
 
 
 class Shard(NamedTuple):

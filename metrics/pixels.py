@@ -147,7 +147,7 @@ class MSE(Metric):
     """The mean squared difference from the source over values in [0, 1]; papers often print it times 1e3 or 1e4."""
 
     label: ClassVar[str] = "MSE"
-    digits: ClassVar[int] = 4
+    digits: ClassVar[int] = 6
     higher_is_better: ClassVar[bool | None] = False
     tasks: ClassVar[tuple[Task, ...]] = ("reconstruct", "edit")
 

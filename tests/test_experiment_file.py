@@ -270,10 +270,12 @@ def test_paths_start_from_the_folder_of_the_file(here: Path, tiny_scenes: str, m
     work = here / "work"
     (work / "pictures").mkdir(parents=True)
     Image.new("RGB", (64, 64), "teal").save(work / "pictures" / "a.png")
-    (work / "pictures" / "prompts.csv").write_text("picture,source,target\na.png,a red circle,a blue circle\n")
+    shutil.copyfile(work / "pictures" / "a.png", work / "pictures" / "b.png")
+    prompts = "picture,source,target\na.png,a red circle,a blue circle\nb.png,a red circle,a blue circle\n"
+    (work / "pictures" / "prompts.csv").write_text(prompts)
     shutil.copytree(tiny_scenes.partition(":")[2], work / "tiny")
     (work / "experiment.yaml").write_text(
-        "model: scenes:tiny\ncases: folder:pictures\nout: results/one\nsteps: 1\nsolvers: euler\ndevice: cpu\n"
+        "model: scenes:tiny\ncases: folder:pictures:1\nout: results/one\nsteps: 1\nsolvers: euler\ndevice: cpu\n"
     )
     result = compare("work/experiment.yaml")
     assert result.exit_code == 0, result.output

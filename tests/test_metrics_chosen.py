@@ -298,6 +298,28 @@ def test_rows_take_the_steps_of_their_method_and_reconstructions_those_of_all() 
     assert rows == [("inversion+euler", 3), ("inversion+euler", 5), ("inversion+heun", 2)]
 
 
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("scenes", CaseChoice("scenes")),
+        ("scenes:24", CaseChoice("scenes", 24)),
+        ("folder:my/pictures", CaseChoice("folder", None, "my/pictures")),
+        ("pie-bench:PIE-Bench_v1:20", CaseChoice("pie-bench", 20, "PIE-Bench_v1")),
+        ("folder:C:/pictures:7", CaseChoice("folder", 7, "C:/pictures")),
+        ("folder:C:/pictures", CaseChoice("folder", None, "C:/pictures")),
+    ],
+)
+def test_cases_are_so_many_of_a_set_or_of_a_folder(text: str, choice: CaseChoice) -> None:
+    assert CaseChoice.read(text) == choice
+    assert str(choice) == text
+
+
+@pytest.mark.parametrize("text", ["scenes:0", "folder:pictures:0", "folder:pictures:-3"])
+def test_no_cases_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="at least 1 case must be asked for, got"):
+        CaseChoice.read(text)
+
+
 def test_cases_that_are_read_from_a_folder_need_one() -> None:
     with pytest.raises(ValueError, match="the cases folder are read from a folder; say which: --cases folder:FOLDER"):
         planned(Asked(cases=CaseChoice("folder")), "scenes", Setup(device="cpu"), {})
