@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -39,6 +40,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPPreTrainedModel, CLIPTextModelWithProjection
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it puts into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else the commands of the tests could not be interrupted
 torch.set_num_threads(1)  # with several threads on a busy machine these tiny networks take far longer
 
 GOLDEN = Path(__file__).parent / "golden"
