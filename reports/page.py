@@ -15,6 +15,7 @@ from ..experiments.summary import Summary
 from . import FILE_WIDTH
 from .frontier import Frontier, frontier_plot, trends_table
 from .kinds import kinds_table
+from .orders import orders_table
 from .pictures import grid
 from .plots import path_plot, quality_plot
 from .protocol import beside, laid_out, put_beside
@@ -52,10 +53,10 @@ class Page:
         tables = [shown for one in summaries for shown in (table(one), kinds_table(one)) if shown is not None]
         explained = notes(summaries, on_gpu=results.on_gpu, trained=results.manifest.trained)
         missing = "\n".join([*_unfinished(results), *_failed(results), *_left_out(results)])
-        swept = trends_table(results)
+        more = [shown for shown in (orders_table(results), trends_table(results)) if shown is not None]
         frontiers = [found.sentence() for one in summaries if (found := Frontier.of(one)) is not None]
         said = " ".join([*filter(None, map(reading, summaries)), *frontiers])
-        return cls([*tables, *([] if swept is None else [swept])], explained, missing, said, beside(results))
+        return cls([*tables, *more], explained, missing, said, beside(results))
 
     def text(self) -> str:
         """The whole page, FILE_WIDTH columns wide."""
