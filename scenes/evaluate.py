@@ -1,4 +1,7 @@
-"""Figures of codec and judge on the test split: `python -m fe.scenes.evaluate`. Edits are measured by `fe compare`."""
+"""Figures of codec, judge and pictures from captions on the test split: `python -m fe.scenes.evaluate`.
+
+Edits and reconstructions are measured by `fe compare`.
+"""
 
 from __future__ import annotations
 
@@ -13,37 +16,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import captions
 from .attributes import KINDS
 from .codec import PatchCodec
 from .counterfactual import Split, edit_case
+from .generation import GUIDANCE
 from .judge import JUDGE, Judge
-from .network import WEIGHTS
+from .network import WEIGHTS, load_pipeline
 from .render import render
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of `n` were right, with the 95 % interval of Wilson (1927)."""
-
-    right: int
-    n: int
-
-    @property
-    def share(self) -> float:
-        """right / n."""
-        return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share."""
-        z, p, n = 1.959964, self.share, self.n
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return middle - half, middle + half
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.share:7.2%} of {self.n} ({low:.2%} to {high:.2%})"
+from .shares import Share
 
 
 @dataclass(frozen=True)
@@ -85,7 +66,7 @@ def accuracy(judge: Judge, pictures: Tensor, truth: Tensor) -> dict[str, Share]:
 
 def evaluate(codec: PatchCodec, judge: Judge, count: int) -> Figures:
     """All figures on the first `count` test cases."""
-    pictures, truth = split_pictures(count)
+    pictures, truth = (part.to(codec.device) for part in split_pictures(count))
     psnr = codec_psnr(codec, pictures)
     return Figures(
         pictures=count,
@@ -96,29 +77,57 @@ def evaluate(codec: PatchCodec, judge: Judge, count: int) -> Figures:
     )
 
 
+def _shares(title: str, shares: dict[str, Share]) -> list[str]:
+    return [title, *(f"  {kind:10} {share}" for kind, share in shares.items())]
+
+
+def _text(figures: Figures, drawn: captions.Drawn | None, flow: captions.Flow | None) -> str:
+    lines = [f"codec PSNR {figures.psnr:.2f} +- {figures.psnr_half_width:.2f} dB over {figures.pictures} test pictures"]
+    lines += _shares("judge on drawn pictures", figures.drawn) + _shares("judge on round trips", figures.round_trip)
+    if drawn is not None:
+        lines += _shares(f"pictures from captions, as asked (guidance {drawn.guidance:g}, 28 Euler steps)", drawn.asked)
+        lines += [f"  colours not those of the swapped caption: {drawn.kept_apart}"]
+        lines += _shares("  of combinations the training had", drawn.seen)
+        lines += _shares("  of combinations held out", drawn.held_out)
+    if flow is not None:
+        named = {
+            "latents, of a spread of 1": flow.latents,
+            "pictures, of 255": flow.pictures,
+            "path over chord": flow.straightness,
+        }
+        lines += [f"28 Euler steps against an adaptive solver, {flow.n} captions, guidance {flow.guidance:g}"]
+        lines += [f"  {name}: {mean:.4f} +- {half:.4f}" for name, (mean, half) in named.items()]
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m fe.scenes.evaluate", description=__doc__)
     parser.add_argument("--pictures", type=int, default=2000, help="test pictures (default 2000)")
+    parser.add_argument("--captions", type=int, default=600, help="test captions to draw, 0 for none (default 600)")
+    parser.add_argument("--flow", type=int, default=0, help="test captions whose flow is followed exactly (default 0)")
+    parser.add_argument("--guidance", type=float, default=GUIDANCE, help=f"guidance of captions (default {GUIDANCE})")
     parser.add_argument("--pipeline", type=Path, default=WEIGHTS, help="folder of the pipeline (default: the package's own)")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="folder of the judge (default: the package's own)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     options = parser.parse_args(arguments)
-    if options.pictures < 2:
-        parser.error("--pictures must be at least 2")
+    if options.pictures < 2 or options.captions < 0 or options.flow < 0 or 1 in (options.captions, options.flow):
+        parser.error("--pictures must be at least 2, --captions and --flow 0 or at least 2")
     try:
-        codec, judge = PatchCodec.from_pretrained(options.pipeline / "vae"), Judge.load(options.judge)
+        pipeline, judge = load_pipeline(options.pipeline), Judge.load(options.judge)
     except OSError as error:
         parser.error(str(error))
-    figures = evaluate(codec, judge, options.pictures)
+    pipeline.to(options.device)
+    judge = judge.to(options.device)
+    figures = evaluate(pipeline.vae, judge, options.pictures)
+    drawn = captions.examine(pipeline, judge, options.captions, guidance=options.guidance) if options.captions else None
+    flow = captions.flow(pipeline, options.flow, guidance=options.guidance) if options.flow else None
     if options.json:
-        print(json.dumps(asdict(figures), indent=2))
-        return 0
-    print(f"codec PSNR {figures.psnr:.2f} +- {figures.psnr_half_width:.2f} dB over {figures.pictures} test pictures")
-    for title, shares in (("judge on drawn pictures", figures.drawn), ("judge on round trips", figures.round_trip)):
-        print(title)
-        for kind, share in shares.items():
-            print(f"  {kind:10} {share}")
+        parts = {"codec and judge": figures, "captions": drawn, "flow": flow}
+        print(json.dumps({name: asdict(part) for name, part in parts.items() if part is not None}, indent=2))
+    else:
+        print(_text(figures, drawn, flow))
     return 0
 
 

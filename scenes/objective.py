@@ -24,10 +24,13 @@ GUIDANCE: Final = (1.0, 6.0)
 PLAIN: Final = 0.25
 """Share of rows that keep the data's own target at guidance 1 during the distillation, so that guidance 1 stays faithful."""
 
+_CLIP: Final = clip_tokenizer()
+_T5: Final = t5_tokenizer()
+
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: clean packed latents and noise (B, 64, 64), times and guidance (B,), token ids (B, 16)."""
+    """One batch: clean packed latents and noise (B, tokens, components), times and guidance (B,), token ids (B, 16)."""
 
     clean: Tensor
     noise: Tensor
@@ -50,7 +53,6 @@ class Drawer:
         self.codec = codec.to(device)
         self.batch = batch
         self.device = device
-        self.clip_tokenizer, self.t5_tokenizer = clip_tokenizer(), t5_tokenizer()
 
     @torch.no_grad()
     def __call__(self, step: int) -> Batch:
@@ -64,24 +66,30 @@ class Drawer:
         t = torch.where(even, torch.rand(count, generator=generator), t)
         low, high = GUIDANCE
         guidance = low + (high - low) * torch.rand(count, generator=generator)
-        noise = torch.randn(count, 64, 64, generator=generator)
         pictures = render_indices(attributes.to(self.device), nuisances.to(self.device))
-        latents = self.codec.latents(pictures * 2.0 - 1.0) * self.codec.config.scaling_factor
+        clean = pack(self.codec.latents(pictures * 2.0 - 1.0) * self.codec.config.scaling_factor)
+        noise = torch.randn(clean.shape, generator=generator)
+        clip_ids, t5_ids = token_numbers(captions, self.device)
         return Batch(
-            clean=pack(latents),
+            clean=clean,
             noise=noise.to(self.device),
             t=t.to(self.device),
             guidance=guidance.to(self.device),
-            clip_ids=_ids(self.clip_tokenizer, captions, self.device),
-            t5_ids=_ids(self.t5_tokenizer, captions, self.device),
+            clip_ids=clip_ids,
+            t5_ids=t5_ids,
         )
 
 
-def _ids(tokenizer: PreTrainedTokenizerFast, prompts: list[str], device: torch.device) -> Tensor:
-    ids: Tensor = tokenizer(
-        prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
-    ).input_ids
-    return ids.to(device)
+def token_numbers(prompts: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the CLIP and the T5 encoder read, each (B, 16)."""
+
+    def numbers(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+        ids: Tensor = tokenizer(
+            prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        return ids.to(device)
+
+    return numbers(_CLIP), numbers(_T5)
 
 
 class Objective:
@@ -90,7 +98,7 @@ class Objective:
     def __init__(self, device: torch.device) -> None:
         text_ids, image_ids = token_ids()
         self.places = (text_ids.to(device), image_ids.to(device))
-        self.empty = tuple(_ids(tokenizer, [""], device) for tokenizer in (clip_tokenizer(), t5_tokenizer()))
+        self.empty = token_numbers([""], device)
 
     def main(self, network: Network, batch: Batch) -> Tensor:
         """Against the data. The first half of the rows names guidance 1, the rest any: the guidance has no meaning yet, and

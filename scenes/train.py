@@ -1,7 +1,7 @@
 """Train the scenes pipeline: `python -m fe.scenes.train --out DIR --steps N`. See docs/scenes.md.
 
-One resumable command. Every few minutes, and on Ctrl-C or SIGTERM, it writes `DIR/checkpoint.safetensors`; with the checkpoint
-goes `DIR/pipeline`, the averaged weights as a FluxPipeline that can be used at once.
+One resumable command. Every few minutes, and on Ctrl-C or SIGTERM, it writes `DIR/checkpoint.safetensors`; with it go
+`DIR/pipeline`, the averaged weights as a FluxPipeline that can be used at once, and a line of `DIR/curve.csv`: how far it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from .curve import Examination, append
 from .network import Shape, save_pipeline
 from .trainer import DISTILLED, Settings, Trainer
 
@@ -31,12 +32,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint; the length may be another one")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--width", type=int, default=128, help="width of the transformer, a multiple of 32")
+    parser.add_argument("--batch", type=int, default=Settings.batch)
+    parser.add_argument("--rate", type=float, default=Settings.rate, help="peak learning rate of Muon (default %(default)s)")
+    parser.add_argument(
+        "--width", type=int, default=Shape.width, help="width of the transformer, a multiple of 32 (default %(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the transformer")
     parser.add_argument("--float32", action="store_true", help="no bf16 autocast")
-    parser.add_argument("--every", type=float, default=5.0, help="minutes between checkpoints (default 5)")
+    parser.add_argument("--every", type=float, default=10.0, help="minutes between checkpoints (default 10)")
+    parser.add_argument("--small", type=Path, help="folder for a small checkpoint when the run ends, for --resume elsewhere")
+    parser.add_argument(
+        "--captions", type=int, default=96, help="captions drawn for each line of the learning curve (default 96)"
+    )
     return parser
 
 
@@ -50,6 +57,10 @@ class Meter:
         self.loss: float | None = None
         self._steps = 0
         self._last = self._said = time.monotonic()
+
+    def pause(self) -> None:
+        """Leave out the time since the last step."""
+        self._last = time.monotonic()
 
     def __call__(self, loss: float) -> None:
         """Take in one finished step."""
@@ -80,7 +91,7 @@ class Meter:
 
 
 def save(trainer: Trainer, out: Path) -> None:
-    """Write the checkpoint and replace `out/pipeline` by the present averaged weights."""
+    """Write the checkpoint, and replace `out/pipeline` by the present averaged weights."""
     trainer.save(out)
     fresh = out / "pipeline.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -89,9 +100,27 @@ def save(trainer: Trainer, out: Path) -> None:
     os.replace(fresh, out / "pipeline")
 
 
-def run(trainer: Trainer, out: Path, steps: int, minutes: float | None, every: float) -> bool:
+def look(trainer: Trainer, examination: Examination, loss: float | None, path: Path) -> None:
+    """Add to the learning curve how the averaged weights do now; `loss` is that of the last training steps."""
+    distilled = trainer.teacher is not None
+    figures = examination(trainer.average, explicit=not distilled)
+    row: dict[str, float | str] = {
+        "minutes": round(trainer.seconds / 60.0, 2),
+        "step": trainer.steps_done,
+        "progress": round(trainer.progress, 4),
+        "phase": "distilling" if distilled else "main",
+        "training loss": "" if loss is None else round(loss, 4),
+        "loss": round(figures.loss, 4),
+    }
+    row |= {f"loss, band {number}": round(band, 4) for number, band in enumerate(figures.bands, start=1)}
+    append(path, row | {f"{kind} as asked": round(share, 3) for kind, share in figures.shares.items()})
+
+
+def run(
+    trainer: Trainer, out: Path, steps: int, minutes: float | None, every: float, examination: Examination | None = None
+) -> bool:
     """Train to the end; returns False when a signal stopped it before (the checkpoint is written either way)."""
-    stopped = False
+    stopped, begun = False, trainer.steps_done
 
     def stop(_signal: int, _frame: object) -> None:
         nonlocal stopped
@@ -110,8 +139,13 @@ def run(trainer: Trainer, out: Path, steps: int, minutes: float | None, every: f
             meter.say(trainer, remaining)
             if time.monotonic() - saved > every * 60.0:
                 save(trainer, out)
+                if examination is not None:
+                    look(trainer, examination, meter.loss, out / "curve.csv")
                 saved = time.monotonic()
+                meter.pause()
         save(trainer, out)
+        if examination is not None and not stopped and trainer.steps_done > begun:
+            look(trainer, examination, meter.loss, out / "curve.csv")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -124,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.steps < 1 or (options.minutes is not None and not options.minutes > 0):
         parser.error("--steps and --minutes must be positive")
+    if options.captions < 1:
+        parser.error(f"--captions must be at least 1; got {options.captions}")
     if options.width < 32 or options.width % 32:
         parser.error(f"--width must be a multiple of 32; got {options.width}")
     if options.threads:
@@ -142,7 +178,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             autocast=not options.float32,
         )
         trainer = Trainer(settings, device, compiled=options.compile)
-    finished = run(trainer, options.out, options.steps, options.minutes, options.every)
+    examination = Examination(trainer.codec, device, captions=options.captions)
+    finished = run(trainer, options.out, options.steps, options.minutes, options.every, examination)
+    if options.small:
+        trainer.save(options.small, small=True)
     print(f"\n{'finished' if finished else 'stopped'} after {trainer.steps_done} steps; pipeline in {options.out / 'pipeline'}")
     return 0 if finished else 130
 

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,11 +28,12 @@ _CHECKPOINT: Final = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Settings:
-    """What fixes a training run, apart from its length."""
+    """What fixes a training run, apart from its length. `rate` is the peak of Muon's, `adam_rate` that of AdamW's."""
 
     shape: Shape = field(default_factory=Shape)
     batch: int = 64
-    rate: float = 2e-3
+    rate: float = 8e-3
+    adam_rate: float = 2e-3
     decay: float = 0.999
     weight_decay: float = 0.1
     autocast: bool = True
@@ -56,20 +58,21 @@ def make_optimizers(network: Network, settings: Settings) -> tuple[torch.optim.O
         (matrices if hidden else others).append(parameter)
     return (
         torch.optim.Muon(matrices, lr=settings.rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=settings.adam_rate, betas=(0.9, 0.99), weight_decay=0.0),
     )
 
 
 class Trainer:
-    """One training run. `step` counts batches; `progress` in [0, 1] places it in the schedule."""
+    """One training run. `steps_done` counts batches, `seconds` their time; `progress` in [0, 1] places it in the schedule."""
 
     def __init__(self, settings: Settings, device: torch.device, compiled: bool = False) -> None:
         self.settings = settings
         self.compiled = compiled
         self.device = device
         self.steps_done = 0
+        self.seconds = 0.0
         self.progress = 0.0
-        self.codec = build_codec()
+        self.codec = build_codec(settings.shape.components)
         self.network = build_network(settings.shape).to(device)
         if device.type == "cpu":
             self.network.transformer.set_attn_processor(ExplicitAttention())
@@ -86,6 +89,7 @@ class Trainer:
 
         The progress grows by an equal part of what is left, so a run resumed with another length bends smoothly into it.
         """
+        started = time.monotonic()
         self._set_rate()
         batch = self.draw(self.steps_done)
         if self.progress >= DISTILLED and self.teacher is None:
@@ -103,12 +107,14 @@ class Trainer:
         self._update_average()
         self.steps_done += 1
         self.progress += (1.0 - self.progress) / max(remaining, 1.0)
+        self.seconds += time.monotonic() - started
         return float(loss.detach())
 
     def _set_rate(self) -> None:
-        for optimizer in self.optimizers:
+        factor = learning_rate(self.progress)
+        for optimizer, peak in zip(self.optimizers, (self.settings.rate, self.settings.adam_rate), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = self.settings.rate * learning_rate(self.progress)
+                group["lr"] = peak * factor
 
     def _make_teacher(self) -> None:
         self.teacher = copy.deepcopy(self.average)
@@ -126,14 +132,24 @@ class Trainer:
                 for name, value in entries.items():
                     yield f"optimizer.{number}.{index}.{name}", value
 
-    def save(self, folder: Path) -> None:
-        """Write the whole state to one file of `folder`, replacing the old one in a single move."""
-        tensors = dict(self._optimizer_tensors())
-        parts = {"network": self.network, "average": self.average, "teacher": self.teacher}
+    def save(self, folder: Path, small: bool = False) -> None:
+        """Write the whole state to one file of `folder`, replacing the old one in a single move.
+
+        small: the averaged weights (and the teacher's) alone, in bfloat16, a twelfth of the size. A run goes on from there with
+        fresh optimizers, and not bit for bit as it would have.
+        """
+        tensors = {} if small else dict(self._optimizer_tensors())
+        parts = {"network": None if small else self.network, "average": self.average, "teacher": self.teacher}
         for part, module in parts.items():
             if module is not None:
-                tensors |= {f"{part}.{name}": value for name, value in module.named_parameters()}
-        state = {"steps_done": self.steps_done, "progress": self.progress, "settings": asdict(self.settings)}
+                values = dict(module.named_parameters()).items()
+                tensors |= {f"{part}.{name}": value.bfloat16() if small else value for name, value in values}
+        state = {
+            "steps_done": self.steps_done,
+            "seconds": self.seconds,
+            "progress": self.progress,
+            "settings": asdict(self.settings),
+        }
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / (_CHECKPOINT + ".new")
         plain = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
@@ -155,14 +171,16 @@ class Trainer:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         stored = dict(state["settings"])
         trainer = cls(Settings(**{**stored, "shape": Shape(**stored["shape"])}), device, compiled)
-        trainer.steps_done, trainer.progress = state["steps_done"], state["progress"]
-        trainer._fill(trainer.network, "network.", tensors)
+        trainer.steps_done, trainer.seconds, trainer.progress = state["steps_done"], state["seconds"], state["progress"]
+        whole = any(name.startswith("network.") for name in tensors)
+        trainer._fill(trainer.network, "network." if whole else "average.", tensors)
         trainer._fill(trainer.average, "average.", tensors)
         if any(name.startswith("teacher.") for name in tensors):
             trainer._make_teacher()
             assert trainer.teacher is not None
             trainer._fill(trainer.teacher, "teacher.", tensors)
-        trainer._fill_optimizers(tensors)
+        if whole:
+            trainer._fill_optimizers(tensors)
         return trainer
 
     @staticmethod

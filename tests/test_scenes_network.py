@@ -23,7 +23,7 @@ SWAP = "a large blue star at the left on a striped red background"
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> FluxPipeline:
     folder = tmp_path_factory.mktemp("pipeline")
-    save_pipeline(build_network(Shape(64, 1, 1, 64)), build_codec(200), folder)
+    save_pipeline(build_network(Shape(64, 1, 1, 64)), build_codec(pictures=200), folder)
     assert not list(folder.rglob("*.bin"))
     assert list(folder.rglob("*.safetensors"))
     loaded = load_pipeline(folder)
@@ -85,7 +85,7 @@ def test_places_are_those_of_the_pipeline() -> None:
 def test_explicit_attention_is_diffusers_attention() -> None:
     network = build_network(Shape(64, 1, 2, 64))
     generator = torch.Generator().manual_seed(0)
-    x, prompts = torch.randn(3, 64, 64, generator=generator), torch.randn(3, 16, 64, generator=generator)
+    x, prompts = torch.randn(3, 64, 72, generator=generator), torch.randn(3, 16, 64, generator=generator)
     arguments = (x, torch.rand(3, generator=generator), torch.ones(3), prompts, prompts[:, 0], *token_ids())
     with torch.no_grad():
         theirs = network(*arguments)
@@ -94,7 +94,7 @@ def test_explicit_attention_is_diffusers_attention() -> None:
 
 
 def test_the_saved_index_names_no_path(tmp_path: Path) -> None:
-    save_pipeline(build_network(Shape(32, 1, 1, 32)), build_codec(100), tmp_path)
+    save_pipeline(build_network(Shape(32, 1, 1, 32)), build_codec(pictures=100), tmp_path)
     texts = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert texts
     assert not any(str(tmp_path) in text or "_name_or_path" in text for text in texts)
@@ -102,7 +102,7 @@ def test_the_saved_index_names_no_path(tmp_path: Path) -> None:
 
 def test_saving_keeps_every_weight_and_writes_names_that_old_transformers_reads(tmp_path: Path) -> None:
     network = build_network(Shape(32, 1, 1, 32))
-    save_pipeline(network, build_codec(100), tmp_path)
+    save_pipeline(network, build_codec(pictures=100), tmp_path)
     loaded = load_pipeline(tmp_path)
     for one, other in (
         (network.transformer, loaded.transformer),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import signal
 import threading
@@ -10,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from fe.scenes import train, trainer
+from fe.scenes.attributes import KINDS
 from fe.scenes.codec import PatchCodec
+from fe.scenes.curve import Examination
 from fe.scenes.network import Shape, build_codec, build_network, load_pipeline
 from fe.scenes.objective import Batch, Drawer, Objective
 from fe.scenes.trainer import DISTILLED, Settings, Trainer, learning_rate
@@ -29,7 +33,7 @@ def codec() -> PatchCodec:
 
 @pytest.fixture(autouse=True)
 def _quick_codec(codec: PatchCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "build_codec", lambda: codec)
+    monkeypatch.setattr(trainer, "build_codec", lambda _: codec)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -47,6 +51,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         for part in ("network", "average", "teacher"):
             for one, other in zip(getattr(whole, part).parameters(), getattr(second, part).parameters(), strict=True):
                 assert torch.equal(one, other)
+
+
+def test_a_run_goes_on_from_a_small_checkpoint(tmp_path: Path) -> None:
+    run = Trainer(TINY, CPU)
+    for done in range(9):
+        run.step(9.5 - done)
+    assert run.teacher is not None
+    run.save(tmp_path / "whole")
+    run.save(tmp_path / "small", small=True)
+    sizes = [(tmp_path / name / "checkpoint.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < sizes[0] / 4
+    other = Trainer.load(tmp_path / "small", CPU)
+    assert (other.steps_done, other.progress, other.teacher is None) == (9, run.progress, False)
+    for one, theirs in zip(other.network.parameters(), run.average.parameters(), strict=True):
+        torch.testing.assert_close(one, theirs, rtol=2**-8, atol=0.0)
+    assert math.isfinite(other.step(1))
 
 
 def test_a_shorter_length_bends_the_schedule() -> None:
@@ -81,22 +101,59 @@ def test_the_distillation_target_is_classifier_free_guidance(codec: PatchCodec) 
     torch.testing.assert_close(guided, empty + g * (captioned - empty), rtol=0.0, atol=1e-4)
 
 
+def test_the_network_stays_blind_to_fast_waves_of_time() -> None:
+    run = Trainer(TINY, CPU)
+    before = [parameter.clone() for parameter in run.network.transformer.time_text_embed.timestep_embedder.parameters()]
+    for _ in range(3):
+        run.step(10)
+    embedder = run.network.transformer.time_text_embed.timestep_embedder
+    assert not torch.equal(embedder.linear_1.weight, before[0])
+    t = torch.linspace(0.0, 1.0, 2001)
+    heard = embedder.linear_1(run.network.transformer.time_text_embed.time_proj(1000.0 * t)).detach().double()
+    windowed = ((heard - heard.mean(dim=0)) * torch.hann_window(2001)[:, None]).T
+    power = torch.fft.rfft(windowed).abs().square().sum(dim=0)
+    assert power[:6].sum() > 0.999 * power.sum()  # no wave with more than six periods between picture and noise
+
+
+def test_the_learning_curve_knows_a_network_that_is_right(codec: PatchCodec) -> None:
+    examination = Examination(codec, CPU, pictures=8, captions=2)
+    network = build_network(TINY.shape)
+    truth = examination.noise - examination.clean
+    x = (1.0 - examination.t[:, None, None]) * examination.clean + examination.t[:, None, None] * examination.noise
+
+    def right(state: torch.Tensor, *_: object) -> torch.Tensor:
+        rows = [int((x - one).abs().sum(dim=(1, 2)).argmin()) for one in state]
+        return truth[rows] + 0.5
+
+    network.forward = right  # type: ignore[method-assign, assignment]
+    figures = examination(network, explicit=True)
+    assert figures.loss == pytest.approx(0.25, abs=1e-4)  # the half that it is off by, squared
+    assert figures.bands == pytest.approx([0.25] * 4, abs=1e-4)
+
+
 def test_batches_follow_their_step(codec: PatchCodec) -> None:
     draw = Drawer(codec, 4, CPU)
     one, again, other = draw(5), draw(5), draw(6)
     assert all(torch.equal(getattr(one, name), getattr(again, name)) for name in Batch.__dataclass_fields__)
     assert not torch.equal(one.clean, other.clean)
-    assert one.noisy.shape == (4, 64, 64)
+    assert one.noisy.shape == (4, 64, 72)
     assert one.t.min() > 0.0
     assert one.t.max() < 1.0
 
 
 def test_the_command_trains_resumes_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--out", str(tmp_path), "--width", "32", "--batch", "2", "--device", "cpu"]
+    arguments = ["--out", str(tmp_path), "--width", "32", "--batch", "2", "--device", "cpu", "--captions", "2"]
     assert train.main([*arguments, "--steps", "2"]) == 0
     assert "finished after 2 steps" in capsys.readouterr().out
     assert train.main([*arguments, "--steps", "2", "--resume"]) == 0  # nothing left to do
     assert load_pipeline(tmp_path / "pipeline").transformer.config.num_attention_heads == 1
+    with (tmp_path / "curve.csv").open() as file:
+        (first,) = csv.DictReader(file)
+    assert first["step"] == "2"
+    assert first["phase"] == "main"
+    bands = [float(first[f"loss, band {number}"]) for number in range(1, 5)]
+    assert sum(bands) / 4 == pytest.approx(float(first["loss"]), abs=1e-3)
+    assert all(0.0 <= float(first[f"{kind} as asked"]) <= 1.0 for kind in KINDS)
 
 
 def test_a_signal_stops_it_with_a_checkpoint(tmp_path: Path) -> None:
@@ -109,7 +166,12 @@ def test_a_signal_stops_it_with_a_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--steps", "0"], "must be positive"), (["--width", "50"], "multiple of 32"), (["--resume"], "no checkpoint in")],
+    [
+        (["--steps", "0"], "must be positive"),
+        (["--captions", "0"], "at least 1; got 0"),
+        (["--width", "50"], "multiple of 32"),
+        (["--resume"], "no checkpoint in"),
+    ],
 )
 def test_bad_options_are_one_sentence(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]

@@ -9,6 +9,7 @@ import torch
 from fe.scenes import evaluate
 from fe.scenes.judge import JUDGE, Judge, Reading
 from fe.scenes.network import WEIGHTS, load_pipeline
+from fe.scenes.shares import Share
 
 torch.set_num_threads(1)
 
@@ -58,10 +59,10 @@ def test_files_are_small_safetensors_and_text() -> None:
 
 
 def test_shares_have_wilson_intervals() -> None:
-    low, high = evaluate.Share(95, 100).interval
+    low, high = Share(95, 100).interval
     assert low == pytest.approx(0.8882, abs=1e-4)
     assert high == pytest.approx(0.9785, abs=1e-4)
-    assert evaluate.Share(10, 10).interval[1] == pytest.approx(1.0)
+    assert Share(10, 10).interval[1] == pytest.approx(1.0)
 
 
 def test_the_command_prints_its_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
