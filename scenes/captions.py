@@ -14,7 +14,7 @@ from .attributes import KINDS, Scene
 from .counterfactual import Split, edit_case
 from .generation import GUIDANCE, decode, draw_latents, follow_flow, noises
 from .judge import Judge
-from .shares import Share
+from .shares import Share, mean
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,4 @@ def flow(pipeline: FluxPipeline, number: int, split: Split = "test", guidance: f
         difference = decode(pipeline, steps.to(begin.device)) - decode(pipeline, exact.latents.to(begin.device))
         picture_errors.append(255.0 * difference.cpu().square().mean(dim=(1, 2, 3)).sqrt())
         straightness.append(exact.straightness)
-    return Flow(number, guidance, *(_mean(torch.cat(found)) for found in (latent_errors, picture_errors, straightness)))
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    return float(values.mean()), 1.959964 * float(values.std()) / len(values) ** 0.5
+    return Flow(number, guidance, *(mean(torch.cat(found)) for found in (latent_errors, picture_errors, straightness)))

@@ -25,6 +25,7 @@ from .judge import JUDGE, Judge
 from .network import WEIGHTS, load_pipeline
 from .render import render
 from .shares import Share
+from .words import Cost, word_costs
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _shares(title: str, shares: dict[str, Share]) -> list[str]:
     return [title, *(f"  {kind:10} {share}" for kind, share in shares.items())]
 
 
-def _text(figures: Figures, drawn: captions.Drawn | None, flow: captions.Flow | None) -> str:
+def _text(figures: Figures, drawn: captions.Drawn | None, flow: captions.Flow | None, costs: list[Cost]) -> str:
     lines = [f"codec PSNR {figures.psnr:.2f} +- {figures.psnr_half_width:.2f} dB over {figures.pictures} test pictures"]
     lines += _shares("judge on drawn pictures", figures.drawn) + _shares("judge on round trips", figures.round_trip)
     if drawn is not None:
@@ -97,6 +98,12 @@ def _text(figures: Figures, drawn: captions.Drawn | None, flow: captions.Flow | 
         }
         lines += [f"28 Euler steps against an adaptive solver, {flow.n} captions, guidance {flow.guidance:g}"]
         lines += [f"  {name}: {mean:.4f} +- {half:.4f}" for name, (mean, half) in named.items()]
+    if costs:
+        lines += [f"loss of the velocity, and what a wrong word adds to it, {costs[0].n} pictures", f"     t {'loss':>8}"]
+        lines[-1] += "".join(f"{kind:>12}" for kind in KINDS)
+        lines += [
+            f"  {one.t:.2f} {one.loss[0]:8.4f}" + "".join(f"{one.added[kind][0]:+12.4f}" for kind in KINDS) for one in costs
+        ]
     return "\n".join(lines)
 
 
@@ -106,14 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=2000, help="test pictures (default 2000)")
     parser.add_argument("--captions", type=int, default=600, help="test captions to draw, 0 for none (default 600)")
     parser.add_argument("--flow", type=int, default=0, help="test captions whose flow is followed exactly (default 0)")
+    parser.add_argument("--words", type=int, default=0, help="test pictures that are given a wrong word (default 0)")
     parser.add_argument("--guidance", type=float, default=GUIDANCE, help=f"guidance of captions (default {GUIDANCE})")
     parser.add_argument("--pipeline", type=Path, default=WEIGHTS, help="folder of the pipeline (default: the package's own)")
     parser.add_argument("--judge", type=Path, default=JUDGE, help="folder of the judge (default: the package's own)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     options = parser.parse_args(arguments)
-    if options.pictures < 2 or options.captions < 0 or options.flow < 0 or 1 in (options.captions, options.flow):
-        parser.error("--pictures must be at least 2, --captions and --flow 0 or at least 2")
+    others = (options.captions, options.flow, options.words)
+    if options.pictures < 2 or min(others) < 0 or 1 in others:
+        parser.error("--pictures must be at least 2; --captions, --flow and --words 0 or at least 2")
     try:
         pipeline, judge = load_pipeline(options.pipeline), Judge.load(options.judge)
     except OSError as error:
@@ -123,11 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = evaluate(pipeline.vae, judge, options.pictures)
     drawn = captions.examine(pipeline, judge, options.captions, guidance=options.guidance) if options.captions else None
     flow = captions.flow(pipeline, options.flow, guidance=options.guidance) if options.flow else None
+    costs = word_costs(pipeline, options.words) if options.words else []
     if options.json:
         parts = {"codec and judge": figures, "captions": drawn, "flow": flow}
-        print(json.dumps({name: asdict(part) for name, part in parts.items() if part is not None}, indent=2))
+        told: dict[str, object] = {name: asdict(part) for name, part in parts.items() if part is not None}
+        print(json.dumps(told | {"words": [asdict(cost) for cost in costs]}, indent=2))
     else:
-        print(_text(figures, drawn, flow))
+        print(_text(figures, drawn, flow, costs))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -61,6 +61,27 @@ def decode(pipeline: FluxPipeline, latents: Tensor) -> Tensor:
     return ((pictures + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
+def velocity_of(pipeline: FluxPipeline, captions: Sequence[str], guidance: float) -> Callable[[float, Tensor], Tensor]:
+    """The velocity (B, tokens, components) at a time in [0, 1] and packed latents of that shape, for B captions."""
+    prompts, pooled, _ = pipeline.encode_prompt(list(captions), max_sequence_length=MAX_TOKENS)
+    text_ids, image_ids = (ids.to(pipeline.device) for ids in token_ids())
+
+    def velocity(t: float, x: Tensor) -> Tensor:
+        found: Tensor = pipeline.transformer(
+            hidden_states=x,
+            timestep=x.new_full((len(x),), t),
+            guidance=x.new_full((len(x),), guidance),
+            encoder_hidden_states=prompts,
+            pooled_projections=pooled,
+            txt_ids=text_ids,
+            img_ids=image_ids,
+            return_dict=False,
+        )[0]
+        return found
+
+    return velocity
+
+
 class Flow(NamedTuple):
     """Where the flow ends: packed latents (B, tokens, components); length over chord of each path, (B,); calls made."""
 
@@ -78,29 +99,14 @@ def follow_flow(
     By the adaptive Runge-Kutta pair of Dormand and Prince (1980), order 5; the network computes in float32, which leaves no
     sense in tolerances under 1e-6.
     """
-    prompts, pooled, _ = pipeline.encode_prompt(list(captions), max_sequence_length=MAX_TOKENS)
-    places = [ids.to(noise.device) for ids in token_ids()]
-    calls = 0
+    velocity = velocity_of(pipeline, captions, guidance)
 
-    def velocity(t: float, x: np.ndarray) -> np.ndarray:
-        nonlocal calls
-        calls += 1
-        rows = torch.from_numpy(x).float().reshape(noise.shape).to(noise.device)
-        found: Tensor = pipeline.transformer(
-            hidden_states=rows,
-            timestep=rows.new_full((len(rows),), t),
-            guidance=rows.new_full((len(rows),), guidance),
-            encoder_hidden_states=prompts,
-            pooled_projections=pooled,
-            txt_ids=places[0],
-            img_ids=places[1],
-            return_dict=False,
-        )[0]
+    def slope(t: float, x: np.ndarray) -> np.ndarray:
+        found = velocity(t, torch.from_numpy(x).float().reshape(noise.shape).to(noise.device))
         return found.double().cpu().numpy().ravel()
 
-    solved = solve_ivp(
-        velocity, (1.0, 0.0), noise.double().cpu().numpy().ravel(), method="RK45", rtol=tolerance, atol=tolerance
-    )
+    begin = noise.double().cpu().numpy().ravel()
+    solved = solve_ivp(slope, (1.0, 0.0), begin, method="RK45", rtol=tolerance, atol=tolerance)
     path = torch.from_numpy(solved.y.T).reshape(-1, len(noise), noise[0].numel())  # (states, B, numbers)
     length = path.diff(dim=0).norm(dim=2).sum(dim=0)
-    return Flow(path[-1].float().reshape(noise.shape), length / (path[-1] - path[0]).norm(dim=1), calls)
+    return Flow(path[-1].float().reshape(noise.shape), length / (path[-1] - path[0]).norm(dim=1), solved.nfev)

@@ -18,8 +18,11 @@ from .text import MAX_TOKENS, clip_tokenizer, t5_tokenizer
 
 DROPPED: Final = 0.1
 """Share of captions replaced by the empty one, so that the network also knows the velocity without a caption."""
+TIMES: Final = (0.7, 1.2)
+"""Mean and spread of the normal number whose sigmoid is the time: it is near the noise end that captions decide, the shape
+between 0.7 and 0.95 (`words`, and docs/scenes.md)."""
 UNIFORM_TIMES: Final = 0.1
-"""Share of times drawn evenly; the rest is logit-normal, which hardly ever visits the noise end where generation starts."""
+"""Share of times drawn evenly, so that both ends are visited."""
 GUIDANCE: Final = (1.0, 6.0)
 PLAIN: Final = 0.25
 """Share of rows that keep the data's own target at guidance 1 during the distillation, so that guidance 1 stays faithful."""
@@ -61,7 +64,8 @@ class Drawer:
         attributes, nuisances = draw_attributes(count, generator), draw_nuisances(count, generator)
         dropped = torch.rand(count, generator=generator) < DROPPED
         captions = ["" if gone else scene_of(row).caption() for gone, row in zip(dropped.tolist(), attributes, strict=True)]
-        t = torch.sigmoid(torch.randn(count, generator=generator))
+        mean, spread = TIMES
+        t = torch.sigmoid(mean + spread * torch.randn(count, generator=generator))
         even = torch.rand(count, generator=generator) < UNIFORM_TIMES
         t = torch.where(even, torch.rand(count, generator=generator), t)
         low, high = GUIDANCE

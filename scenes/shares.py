@@ -1,10 +1,11 @@
-"""A share of right answers with its interval."""
+"""A share of right answers, or a mean, with its interval."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from scipy.stats import binomtest
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,8 @@ class Share:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.share:7.2%} of {self.n} ({low:.2%} to {high:.2%})"
+
+
+def mean(values: Tensor) -> tuple[float, float]:
+    """The mean of values (B,), two or more, and the half width of its 95 % interval."""
+    return float(values.mean()), 1.959964 * float(values.std()) / len(values) ** 0.5

@@ -73,7 +73,8 @@ class Meter:
         self.loss = loss if self.loss is None else self.loss + weight * (loss - self.loss)
         if self._steps > 1:
             weight = max(0.02, 1.0 / (self._steps - 1))
-            self.seconds = spent if self.seconds is None else self.seconds + weight * (spent - self.seconds)
+            before = spent if self.seconds is None else self.seconds
+            self.seconds = before + weight * (min(spent, 4.0 * before) - before)  # a process that was stopped is not slow
 
     def say(self, trainer: Trainer, remaining: float) -> None:
         """Write the progress line when it is time to."""

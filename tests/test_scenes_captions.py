@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
-from fe.scenes import captions
-from fe.scenes.attributes import Nuisance, Scene, parse
+from fe.scenes import captions, words
+from fe.scenes.attributes import KINDS, Nuisance, Scene, parse
+from fe.scenes.counterfactual import edit_case
 from fe.scenes.generation import decode, draw_latents, follow_flow, noises
 from fe.scenes.judge import Judge
 from fe.scenes.network import Shape, build_codec, build_network, build_pipeline, pack
@@ -106,7 +107,7 @@ class Decay(torch.nn.Module):
 
 def test_the_flow_is_followed_to_where_it_ends() -> None:
     embeddings = (torch.zeros(2, 16, 4), torch.zeros(2, 4), torch.zeros(16, 3))
-    formula = SimpleNamespace(transformer=Decay(2.0), encode_prompt=lambda *_, **__: embeddings)
+    formula = SimpleNamespace(transformer=Decay(2.0), encode_prompt=lambda *_, **__: embeddings, device=torch.device("cpu"))
     noise = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0))
     found = follow_flow(formula, ["", ""], noise, tolerance=1e-7)  # type: ignore[arg-type]
     torch.testing.assert_close(found.latents, noise * math.exp(-2.0), rtol=1e-4, atol=1e-5)
@@ -130,3 +131,32 @@ def test_the_28_steps_are_euler_steps_that_near_the_flow(pipeline: FluxPipeline)
     pictures = decode(pipeline, drawn)
     assert pictures.shape == (2, 3, 64, 64)
     assert 0.0 <= pictures.min() <= pictures.max() <= 1.0
+
+
+def test_a_wrong_word_costs_what_it_moves(pipeline: FluxPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(_pipeline: FluxPipeline, asked: Sequence[str], guidance: float) -> Callable[[float, Tensor], Tensor]:
+        """A velocity that is off by 1 for every large object it is told of, whatever there is."""
+        off = torch.tensor([float("large" in caption) for caption in asked])[:, None, None]
+        return lambda t, x: drawn.noise - drawn.clean + off
+
+    drawn = SimpleNamespace()
+
+    def remember(latents: Tensor) -> Tensor:
+        clean = drawn.clean = pack(latents)
+        drawn.noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        return clean
+
+    monkeypatch.setattr(words, "pack", remember)
+    monkeypatch.setattr(words, "velocity_of", told)
+    large = [edit_case("test", index).source.size for index in range(12)].count("large") / 12
+    for cost in words.word_costs(pipeline, 12):
+        assert cost.loss[0] == pytest.approx(large, abs=1e-4)
+        assert cost.added["size"][0] == pytest.approx(1.0 - 2.0 * large, abs=1e-4)  # small where large is, large where small
+        assert cost.added["shape"][0] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_wrong_word_makes_a_scene_that_differs_in_it_alone() -> None:
+    for case in (edit_case("test", index) for index in range(30)):
+        for kind in KINDS:
+            wrong = words._misnamed(case, kind)
+            assert [name for name in KINDS if getattr(wrong, name) != getattr(case.source, name)] == [kind]

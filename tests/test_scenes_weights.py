@@ -66,10 +66,12 @@ def test_shares_have_wilson_intervals() -> None:
 
 
 def test_the_command_prints_its_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert evaluate.main(["--pictures", "50"]) == 0
+    assert evaluate.main(["--pictures", "50", "--captions", "2", "--flow", "2", "--words", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "codec PSNR" in printed
-    assert "background" in printed
+    assert all(part in printed for part in ("codec PSNR", "background", "swapped caption", "path over chord", "wrong word"))
+    with pytest.raises(SystemExit) as refused:
+        evaluate.main(["--words", "1"])
+    assert refused.value.code == 2
     with pytest.raises(SystemExit) as stopped:
         evaluate.main(["--judge", str(tmp_path)])
     assert stopped.value.code == 2
