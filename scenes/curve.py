@@ -1,4 +1,4 @@
-"""The learning curve: how far a training is, measured on the development split and written to `curve.csv`."""
+"""The learning curve: how far a training is, on the development split, written to `curve.csv` and drawn in `curve.png`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
@@ -79,10 +81,31 @@ class Examination:
 
 
 def append(path: Path, row: dict[str, float | str]) -> None:
-    """Add a row to a table of comma-separated values, with the names first if the file is new."""
+    """Add a row to a table of comma-separated values, with the names first if the file is new, and draw it beside."""
     fresh = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         if fresh:
             writer.writeheader()
         writer.writerow(row)
+    plot(path, path.with_suffix(".png"))
+
+
+def plot(path: Path, out: Path) -> None:
+    """Draw a learning curve: the loss and its bands on the left, attributes as asked on the right, over steps."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in rows]
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    losses, shares = figure.subplots(1, 2)
+    for name in ("loss", *(f"loss, band {number}" for number in range(1, BANDS + 1))):
+        losses.plot(steps, [float(row[name]) for row in rows], marker=".", label=name, linewidth=2.0 if name == "loss" else 1.0)
+    for kind in KINDS:
+        shares.plot(steps, [100.0 * float(row[f"{kind} as asked"]) for row in rows], marker=".", label=kind)
+    distilled = [int(row["step"]) for row in rows if row["phase"] != "main"]
+    for axes, name in ((losses, "squared error of the velocity"), (shares, "as asked, % of captions")):
+        axes.set(xlabel="steps", ylabel=name, xlim=(0, None), ylim=(0.0, None))
+        if distilled:
+            axes.axvspan(distilled[0], steps[-1], color="0.93", label="guidance distilled")
+        axes.legend(fontsize="small")
+    FigureCanvasAgg(figure).print_figure(out, dpi=120)

@@ -149,6 +149,7 @@ def test_the_command_trains_resumes_and_exports(tmp_path: Path, capsys: pytest.C
     assert load_pipeline(tmp_path / "pipeline").transformer.config.num_attention_heads == 1
     with (tmp_path / "curve.csv").open() as file:
         (first,) = csv.DictReader(file)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert first["step"] == "2"
     assert first["phase"] == "main"
     bands = [float(first[f"loss, band {number}"]) for number in range(1, 5)]
