@@ -190,6 +190,7 @@ METRICS = Table(
         "truth-psnr": "metrics.scenes:TruthPSNR",
         "changed": "metrics.scenes:Changed",
         "kept": "metrics.scenes:Kept",
+        "all-right": "metrics.scenes:AllRight",
         "judge-frechet": "metrics.scenes_sets:JudgeFrechet",
         "fid": "metrics.inception:FID",
         "kid": "metrics.inception:KID",

@@ -75,6 +75,23 @@ class Kept(Metric):
         return sum(others) / len(others) if others else math.nan
 
 
+class AllRight(Metric):
+    """Whether the judge reads every attribute as the target has it, those to be changed and those to be kept, 1 or 0."""
+
+    label: ClassVar[str] = "all right"
+    unit: ClassVar[str] = "%"
+    digits: ClassVar[int] = 0
+    higher_is_better: ClassVar[bool | None] = True
+    proportion: ClassVar[bool] = True
+
+    def suits(self, case: Case) -> bool:
+        return _judged(case) and bool(case.asked)
+
+    def __call__(self, case: Case, result: Result) -> float:
+        seen = _read(result.picture)
+        return float(all(seen[name] == value for name, value in case.asked))
+
+
 def _judged(case: Case) -> bool:
     return bool(case.shown) and case.is_picture
 

@@ -11,7 +11,7 @@ from fe.cases.base import Case
 from fe.cases.scenes import ScenesCases
 from fe.metrics import scenes
 from fe.metrics.base import Result
-from fe.metrics.scenes import Changed, Kept, TruthPSNR
+from fe.metrics.scenes import AllRight, Changed, Kept, TruthPSNR
 from fe.options import OptionError
 from fe.scenes.judge import Reading
 from torch import Tensor
@@ -50,18 +50,21 @@ def result(picture: Tensor) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("seen", "changed", "kept"),
+    ("seen", "changed", "kept", "all_right"),
     [
-        ({"shape": "heart"}, 1.0, 1.0),
-        ({}, 0.0, 1.0),
-        ({"shape": "ring"}, 0.0, 1.0),
-        ({"shape": "heart", "colour": "pink", "pattern": "dotted"}, 1.0, 0.6),
+        ({"shape": "heart"}, 1.0, 1.0, 1.0),
+        ({}, 0.0, 1.0, 0.0),
+        ({"shape": "ring"}, 0.0, 1.0, 0.0),
+        ({"shape": "heart", "colour": "pink", "pattern": "dotted"}, 1.0, 0.6, 0.0),
     ],
 )
-def test_what_the_judge_reads(monkeypatch: pytest.MonkeyPatch, seen: dict[str, str], changed: float, kept: float) -> None:
+def test_what_the_judge_reads(
+    monkeypatch: pytest.MonkeyPatch, seen: dict[str, str], changed: float, kept: float, all_right: float
+) -> None:
     monkeypatch.setattr(scenes, "_judge", lambda: Given(**seen))
     assert Changed()(CASE, result(CASE.picture)) == changed
     assert Kept()(CASE, result(CASE.picture)) == pytest.approx(kept)
+    assert AllRight()(CASE, result(CASE.picture)) == all_right
 
 
 def test_every_asked_change_counts(monkeypatch: pytest.MonkeyPatch) -> None:
