@@ -24,6 +24,8 @@ between 0.7 and 0.95 (`words`, and docs/scenes.md)."""
 UNIFORM_TIMES: Final = 0.1
 """Share of times drawn evenly, so that both ends are visited."""
 GUIDANCE: Final = (1.0, 6.0)
+SEED_STEPS: Final = 10_000_000
+"""Seeds of pictures that one seed of a training has to itself, one a step."""
 PLAIN: Final = 0.25
 """Share of rows that keep the data's own target at guidance 1 during the distillation, so that guidance 1 stays faithful."""
 
@@ -50,16 +52,17 @@ class Batch:
 
 
 class Drawer:
-    """Makes the batch of a step; everything follows from the step's number, and pictures are drawn on the device."""
+    """Makes the batch of a step; everything follows from the step's number and `seed`, and pictures are drawn on the device."""
 
-    def __init__(self, codec: PatchCodec, batch: int, device: torch.device) -> None:
+    def __init__(self, codec: PatchCodec, batch: int, device: torch.device, seed: int = 0) -> None:
         self.codec = codec.to(device)
         self.batch = batch
         self.device = device
+        self.first = TRAIN_SEED + seed * SEED_STEPS
 
     @torch.no_grad()
     def __call__(self, step: int) -> Batch:
-        generator = torch.Generator().manual_seed(TRAIN_SEED + step)
+        generator = torch.Generator().manual_seed(self.first + step)
         count = self.batch
         attributes, nuisances = draw_attributes(count, generator), draw_nuisances(count, generator)
         dropped = torch.rand(count, generator=generator) < DROPPED

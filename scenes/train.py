@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--batch", type=int, default=Settings.batch)
+    parser.add_argument(
+        "--seed", type=int, default=Settings.seed, help="of weights and pictures, 0 to 99 (default %(default)s)"
+    )
     parser.add_argument("--rate", type=float, default=Settings.rate, help="peak learning rate of Muon (default %(default)s)")
     parser.add_argument(
         "--width", type=int, default=Shape.width, help="width of the transformer, a multiple of 32 (default %(default)s)"
@@ -159,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.steps < 1 or (options.minutes is not None and not options.minutes > 0):
         parser.error("--steps and --minutes must be positive")
+    if not 0 <= options.seed < 100:
+        parser.error(f"--seed must be from 0 to 99; got {options.seed}")
     if options.captions < 1:
         parser.error(f"--captions must be at least 1; got {options.captions}")
     if options.width < 32 or options.width % 32:
@@ -177,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch=options.batch,
             rate=options.rate,
             autocast=not options.float32,
+            seed=options.seed,
         )
         trainer = Trainer(settings, device, compiled=options.compile)
     examination = Examination(trainer.codec, device, captions=options.captions)

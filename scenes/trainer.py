@@ -37,6 +37,7 @@ class Settings:
     decay: float = 0.999
     weight_decay: float = 0.1
     autocast: bool = True
+    seed: int = 0
 
 
 def learning_rate(progress: float) -> float:
@@ -73,13 +74,13 @@ class Trainer:
         self.seconds = 0.0
         self.progress = 0.0
         self.codec = build_codec(settings.shape.components)
-        self.network = build_network(settings.shape).to(device)
+        self.network = build_network(settings.shape, settings.seed).to(device)
         if device.type == "cpu":
             self.network.transformer.set_attn_processor(ExplicitAttention())
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.teacher: Network | None = None
         self.optimizers = make_optimizers(self.network, settings)
-        self.draw = Drawer(self.codec, settings.batch, device)
+        self.draw = Drawer(self.codec, settings.batch, device, settings.seed)
         self.objective = Objective(device)
         if compiled:
             self.network.transformer.compile()

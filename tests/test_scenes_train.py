@@ -136,6 +136,7 @@ def test_batches_follow_their_step(codec: PatchCodec) -> None:
     one, again, other = draw(5), draw(5), draw(6)
     assert all(torch.equal(getattr(one, name), getattr(again, name)) for name in Batch.__dataclass_fields__)
     assert not torch.equal(one.clean, other.clean)
+    assert not torch.equal(one.clean, Drawer(codec, 4, CPU, seed=1)(5).clean)
     assert one.noisy.shape == (4, 64, 72)
     assert one.t.min() > 0.0
     assert one.t.max() < 1.0
@@ -170,6 +171,7 @@ def test_a_signal_stops_it_with_a_checkpoint(tmp_path: Path) -> None:
     [
         (["--steps", "0"], "must be positive"),
         (["--captions", "0"], "at least 1; got 0"),
+        (["--seed", "100"], "from 0 to 99; got 100"),
         (["--width", "50"], "multiple of 32"),
         (["--resume"], "no checkpoint in"),
     ],
