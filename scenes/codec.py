@@ -45,7 +45,7 @@ class PatchCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ha
     def __init__(
         self,
         in_channels: int = 3,
-        latent_channels: int = 16,
+        latent_channels: int = 18,
         block_out_channels: tuple[int, ...] = (64, 64, 64),  # three of them: diffusers reads "4 pixels a latent"
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,

@@ -126,7 +126,7 @@ def test_a_scenes_model_loads_with_its_codec_and_vocabulary(tmp_path: Path) -> N
     assert isinstance(model.pipeline.vae, PatchCodec)
     assert (model.multiple, model.side) == (8, 64)
     latents = model.encode(torch.rand(2, 3, 64, 64))
-    assert latents.shape == (2, 16, 16, 16)
+    assert latents.shape == (2, 18, 16, 16)
     condition = model.condition(["a large red star at the left on a plain blue background"] * 2, 2.0)
     assert model.velocity(0.5, latents, condition).shape == latents.shape
     with pytest.raises(ValueError, match="does not know: 'dog'"):
@@ -143,7 +143,7 @@ def test_random_scenes_keeps_all_but_the_transformer(tmp_path: Path, monkeypatch
     state = torch.random.get_rng_state()
     first, again, other = random_scenes(0), random_scenes(0), random_scenes(1)
     assert torch.equal(torch.random.get_rng_state(), state)
-    condition, x = trained.condition(["a red star"], 2.0), torch.randn(1, 16, 16, 16)
+    condition, x = trained.condition(["a red star"], 2.0), torch.randn(1, 18, 16, 16)
     velocities = [model.velocity(0.5, x, condition) for model in (trained, first, again, other)]
     assert torch.equal(velocities[1], velocities[2])
     assert not torch.equal(velocities[0], velocities[1])
