@@ -138,7 +138,7 @@ def test_a_damaged_or_foreign_folder_is_refused(change: Change, message: str, ti
 def test_a_patch_codec_is_allowed(tiny_sd3: Pipelines, tmp_path: Path) -> None:
     parts = tiny_sd3().components
     wide = SD3Transformer2DModel.from_config(parts["transformer"].config, in_channels=16, out_channels=16)
-    changed = {**parts, "transformer": wide, "vae": PatchCodec(scaling_factor=0.7)}
+    changed = {**parts, "transformer": wide, "vae": PatchCodec(latent_channels=16, scaling_factor=0.7)}
     StableDiffusion3Pipeline(**changed).save_pretrained(tmp_path)
     model = load(tmp_path)
     assert isinstance(model.pipeline.vae, PatchCodec)
