@@ -395,7 +395,5 @@ def tiny_scenes(tmp_path_factory: pytest.TempPathFactory) -> str:
     from fe.scenes.network import Shape, build_codec, build_network, save_pipeline
 
     folder = tmp_path_factory.mktemp("scenes") / "tiny"
-    save_pipeline(
-        build_network(Shape(width=32, double_blocks=1, single_blocks=1, text_width=32)), build_codec(pictures=200), folder
-    )
+    save_pipeline(build_network(Shape(32, 1, 1, 32)), build_codec(pictures=200), folder)
     return f"scenes:{folder}"
