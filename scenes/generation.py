@@ -11,7 +11,7 @@ from diffusers import FluxPipeline
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from .network import pack, token_ids
+from .network import Network, pack, token_ids
 from .render import SIZE
 from .text import MAX_TOKENS
 
@@ -66,17 +66,11 @@ def velocity_of(pipeline: FluxPipeline, captions: Sequence[str], guidance: float
     prompts, pooled, _ = pipeline.encode_prompt(list(captions), max_sequence_length=MAX_TOKENS)
     text_ids, image_ids = (ids.to(pipeline.device) for ids in token_ids())
 
+    network = Network(pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
+
     def velocity(t: float, x: Tensor) -> Tensor:
-        found: Tensor = pipeline.transformer(
-            hidden_states=x,
-            timestep=x.new_full((len(x),), t),
-            guidance=x.new_full((len(x),), guidance),
-            encoder_hidden_states=prompts,
-            pooled_projections=pooled,
-            txt_ids=text_ids,
-            img_ids=image_ids,
-            return_dict=False,
-        )[0]
+        times, guidances = x.new_full((len(x),), t), x.new_full((len(x),), guidance)
+        found: Tensor = network(x, times, guidances, prompts, pooled, text_ids, image_ids)
         return found
 
     return velocity

@@ -136,7 +136,7 @@ class Trainer:
     def save(self, folder: Path, small: bool = False) -> None:
         """Write the whole state to one file of `folder`, replacing the old one in a single move.
 
-        small: the averaged weights (and the teacher's) alone, in bfloat16, a twelfth of the size. A run goes on from there with
+        small: the averaged weights (and the teacher's) alone, in bfloat16, a sixth of the size. A run goes on from there with
         fresh optimizers, and not bit for bit as it would have.
         """
         tensors = {} if small else dict(self._optimizer_tensors())

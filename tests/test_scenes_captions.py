@@ -107,7 +107,13 @@ class Decay(torch.nn.Module):
 
 def test_the_flow_is_followed_to_where_it_ends() -> None:
     embeddings = (torch.zeros(2, 16, 4), torch.zeros(2, 4), torch.zeros(16, 3))
-    formula = SimpleNamespace(transformer=Decay(2.0), encode_prompt=lambda *_, **__: embeddings, device=torch.device("cpu"))
+    formula = SimpleNamespace(
+        transformer=Decay(2.0),
+        encode_prompt=lambda *_, **__: embeddings,
+        device=torch.device("cpu"),
+        text_encoder=None,
+        text_encoder_2=None,
+    )
     noise = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0))
     found = follow_flow(formula, ["", ""], noise, tolerance=1e-7)  # type: ignore[arg-type]
     torch.testing.assert_close(found.latents, noise * math.exp(-2.0), rtol=1e-4, atol=1e-5)
